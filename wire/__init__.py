@@ -1,0 +1,1 @@
+"""What devices say to each other: ids, signed records, messages, events and effects."""

@@ -1,0 +1,220 @@
+"""What the local daemon answers: shapes that are also the JSON of `meshctl --output json`.
+
+Ids are text, times are integers with their unit in the name, a value that is not known is null.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from wire.content import Content
+from wire.membership import JoinGranted, JoinRefused
+
+
+class HealthView(Struct, frozen=True, kw_only=True):
+    """A health score in [0, 1] and its terms; a term that is not known is null."""
+
+    score: float
+    bandwidth: float | None
+    latency: float | None
+    compute: float | None
+    reputation: float | None
+
+
+class PeerView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peer"):
+    """A device as this one sees it."""
+
+    id: str
+    did: str
+    name: str
+    is_self: bool
+    state: str  # self, linked, known, left
+    reason: str | None  # why it is not linked
+    node_type: str
+    region: str
+    roles: list[str]
+    operator: str
+    addresses: list[str]
+    capabilities: list[str]
+    engine_profiles: list[str]
+    incarnation: int
+    health: HealthView
+    breaker: str  # closed, open, half_open
+    breaker_reason: str | None
+    round_trip_us: int | None
+    transfer_bits_per_s: int | None
+    telemetry: dict[str, object] | None
+    telemetry_age_us: int | None
+    successes: int
+    failures: int
+    leases_held: int | None
+
+
+class PeerList(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peers"):
+    """All devices, this one first."""
+
+    mesh: str
+    peers: list[PeerView]
+
+
+class StatusView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="status"):
+    """This device, its mesh, its work, and what its owner should know."""
+
+    id: str
+    did: str
+    name: str
+    mesh: str
+    operator: str
+    roles: list[str]
+    version: str
+    home: str | None
+    pid: int | None
+    uptime_us: int
+    addresses: list[str]
+    incarnation: int
+    store: str
+    links: int
+    members: int
+    health: HealthView
+    breaker: str
+    breaker_reason: str | None
+    tasks: dict[str, int]  # by state, those this device is steward of
+    leases_held: int
+    runs_active: int
+    engine_profile: str
+    sandbox: dict[str, object]
+    storage: dict[str, object]
+    counters: dict[str, int]
+    warnings: list[str]
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
+    """A device that does not provide everything asked for, and what it lacks."""
+
+    id: str
+    name: str
+    missing: list[str]
+
+
+class Found(Struct, frozen=True, kw_only=True, tag_field="answer", tag="found"):
+    """Devices that provide all capabilities, and who said so: local or dht."""
+
+    capabilities: list[str]
+    source: str
+    peers: list[PeerView]
+    closest: list[Candidate]
+
+
+class Invited(Struct, frozen=True, kw_only=True, tag_field="answer", tag="invited"):
+    """The token of an invitation, and what to type on the new device."""
+
+    token: str
+    command: str
+    roles: list[str]
+    uses: int
+    ttl_us: int
+    addresses: list[str]
+
+
+class Accepted(Struct, frozen=True, kw_only=True, tag_field="answer", tag="accepted"):
+    """The batch is durable at its stewards: the ids of its tasks, in order."""
+
+    batch: str
+    tasks: list[str]
+    durability: str
+    durability_reason: str | None
+    stewards: list[str]
+
+
+class TaskView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="task"):
+    """A task as this device knows it. `reason` says why it is not running or how it ended."""
+
+    id: str
+    batch: str
+    index: int
+    state: str
+    reason: str | None
+    hint: str | None
+    is_decided: bool
+    outcome: str | None  # result, cancelled, failed
+    status: str | None  # of the program: exited, trapped, out_of_fuel, ...
+    exit_code: int | None
+    detail: str | None
+    executor: str | None
+    executor_name: str | None
+    attempts: int
+    module: str
+    durability: str
+    output_digest: str | None
+    fuel_used: int | None
+    run_us: int | None
+    submitted_wall_us: int | None
+    decided_wall_us: int | None
+
+
+class TaskList(Struct, frozen=True, kw_only=True, tag_field="answer", tag="tasks"):
+    """Tasks, newest batch first, in order within a batch."""
+
+    tasks: list[TaskView]
+    is_truncated: bool
+
+
+class ResultView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="result"):
+    """Where a task's output is; the shell opens it with the key in `box` and sends the bytes."""
+
+    task: TaskView
+    index: int
+    output: Content
+    log: Content | None
+    box: bytes
+
+
+class ReceiptView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="receipt"):
+    """A receipt, as the bytes of the file that `meshctl verify` reads."""
+
+    task: str
+    receipt: bytes
+    box: bytes | None = None  # the shell adds the digest key from it
+
+
+class RefusalCode(enum.StrEnum):
+    """Why a command was not carried out, by what the person can do."""
+
+    BAD_REQUEST = "bad_request"  # mend the command
+    NOT_FOUND = "not_found"
+    AMBIGUOUS = "ambiguous"
+    NOBODY_ELIGIBLE = "nobody_eligible"
+    REFUSED = "refused"  # limits, roles, policy
+    NOT_YET = "not_yet"  # wait for it
+    STORAGE_FULL = "storage_full"
+    STOPPING = "stopping"
+    INTERNAL = "internal"
+
+
+class Refused(Struct, frozen=True, kw_only=True, tag_field="answer", tag="refused"):
+    """A command was not carried out: what is wrong, and what to do."""
+
+    code: RefusalCode
+    message: str
+    hint: str | None = None
+    closest: list[Candidate] = []
+
+
+Answer: TypeAlias = (
+    PeerView
+    | PeerList
+    | StatusView
+    | Found
+    | Invited
+    | Accepted
+    | TaskView
+    | TaskList
+    | ResultView
+    | ReceiptView
+    | Refused
+)
+
+JoinAnswer: TypeAlias = JoinGranted | JoinRefused

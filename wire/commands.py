@@ -1,0 +1,133 @@
+"""What a person may ask of the local daemon; `wire.answers` has what comes back.
+
+The control socket carries these as MessagePack maps with a `command` field, and their answers with
+an `answer` field; both are stable. Where a device or a task is named, `meshctl` passes the text it
+was given: a name, an id, `did:key`, or the beginning of an id.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta, Struct
+
+from wire.blobs import BlobRef
+from wire.ids import BATCH_TASKS_MAX
+from wire.limits import Limits
+from wire.membership import ALL_ROLES, Name, Role
+from wire.records import CapabilityKey
+from wire.tasks import REQUIREMENTS_MAX, Durability, Duration, SealedKey, Strategy, Task
+
+Reference = Annotated[str, Meta(min_length=1, max_length=256)]
+
+
+class GetStatus(Struct, frozen=True, tag_field="command", tag="status"):
+    """How is this device? Answered by `StatusView`."""
+
+
+class ListPeers(Struct, frozen=True, tag_field="command", tag="peers"):
+    """The mesh as this device sees it. Answered by `PeerList`."""
+
+
+class GetPeer(Struct, frozen=True, tag_field="command", tag="peer"):
+    """One device. Answered by `PeerView`."""
+
+    peer: Reference
+
+
+class Find(Struct, frozen=True, tag_field="command", tag="find"):
+    """Devices that provide all capabilities. Answered by `Found`."""
+
+    capabilities: Annotated[
+        tuple[CapabilityKey, ...], Meta(min_length=1, max_length=REQUIREMENTS_MAX)
+    ]
+    via: Annotated[str, Meta(pattern="^(any|local|dht)$")] = "any"
+
+
+class Invite(Struct, frozen=True, tag_field="command", tag="invite"):
+    """Let new devices in. Answered by `Invited`."""
+
+    roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=len(Role))] = ALL_ROLES
+    ttl_us: Annotated[int, Meta(ge=1_000_000, le=365 * 86_400_000_000)] = 86_400_000_000
+    uses: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    operator: Name | None = None
+
+
+class Submit(Struct, frozen=True, kw_only=True, tag_field="command", tag="submit"):
+    """Run a batch. Answered by `Accepted` or `Refused`.
+
+    The shell has stored the module, sealed the inputs under a new batch key, and sealed that key to
+    this device (`key`): no content passes through here.
+    """
+
+    module: BlobRef
+    tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
+    key: SealedKey
+    limits: Limits = Limits()
+    requirements: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
+    node_type: Name | None = None
+    strategy: Strategy = Strategy.WEIGHTED
+    priority: Annotated[int, Meta(ge=0, le=2)] = 1
+    retries_max: Annotated[int, Meta(ge=0, le=100)] = 8
+    deadline_us: Duration = 3_600_000_000
+    durability: Durability | None = None
+
+
+class ListTasks(Struct, frozen=True, tag_field="command", tag="tasks"):
+    """The latest tasks, newest first. Answered by `TaskList`."""
+
+    limit: Annotated[int, Meta(ge=1, le=1_000)] = 50
+
+
+class GetTask(Struct, frozen=True, tag_field="command", tag="task"):
+    """One task. Answered by `TaskView`."""
+
+    task: Reference
+
+
+class WaitTask(Struct, frozen=True, tag_field="command", tag="wait"):
+    """Follow a task: a `TaskView` at every change, the last when it is decided."""
+
+    task: Reference
+
+
+class WaitBatch(Struct, frozen=True, tag_field="command", tag="wait_batch"):
+    """Follow all tasks of the batch that a task belongs to: a `TaskView` at every change."""
+
+    task: Reference
+
+
+class GetResult(Struct, frozen=True, tag_field="command", tag="result"):
+    """What a task put out. Answered by `ResultView`, which the shell turns into bytes."""
+
+    task: Reference
+
+
+class CancelTask(Struct, frozen=True, tag_field="command", tag="cancel"):
+    """Stop a task. Answered by `TaskView` of how it was decided, cancelled or not."""
+
+    task: Reference
+
+
+class GetReceipt(Struct, frozen=True, tag_field="command", tag="receipt"):
+    """A task's receipt. Answered by `ReceiptView`."""
+
+    task: Reference
+    with_digest_key: bool = False
+
+
+Command: TypeAlias = (
+    GetStatus
+    | ListPeers
+    | GetPeer
+    | Find
+    | Invite
+    | Submit
+    | ListTasks
+    | GetTask
+    | WaitTask
+    | WaitBatch
+    | GetResult
+    | CancelTask
+    | GetReceipt
+)

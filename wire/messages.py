@@ -1,0 +1,318 @@
+"""The messages of `/meshd/link/1`, the one long-lived stream between two devices.
+
+All small messages share the link, in order. `MESSAGES` gives each its tag; tags are append-only.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, Struct
+
+from wire.ids import BATCH_TASKS_MAX, BatchId, MeshId, PeerId
+from wire.membership import Chain, Genesis
+from wire.records import Counter, ProtocolRange, Record
+from wire.signed import Signed
+from wire.tasks import (
+    LEASE_TASKS_MAX,
+    Contract,
+    Index,
+    Lease,
+    Outcome,
+    ProvenResult,
+    ProvenTask,
+    Receipt,
+)
+
+BUCKET_COUNT = 64
+HASH_BYTES = 8
+VERSIONS_MAX = 512
+RECORDS_MAX = 64
+RESULTS_MAX = LEASE_TASKS_MAX
+LINK_PROTOCOL = ProtocolRange(1, 1)
+
+StateHashBytes = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
+Token = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Reason = Annotated[str, Meta(max_length=256)]
+
+
+class Traffic(enum.IntEnum):
+    """The class of a message: what is sent first, and what is dropped first."""
+
+    CONTROL = 0
+    TASK = 1
+    BULK = 2
+
+
+class Hello(Struct, frozen=True, kw_only=True):
+    """The first frame each way: papers and protocol range. Nothing else is answered before it."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    mesh: MeshId
+    genesis: Signed[Genesis]
+    chain: Chain
+    protocol: ProtocolRange
+    incarnation: Counter
+
+
+class RefusalReason(enum.StrEnum):
+    """Why a link was refused at the handshake."""
+
+    OTHER_MESH = "other_mesh"
+    NOT_A_MEMBER = "not_a_member"
+    REMOVED = "removed"
+    NO_COMMON_VERSION = "no_common_version"
+    TOO_MANY_LINKS = "too_many_links"
+    MALFORMED = "malformed"
+
+
+class LinkRefused(Struct, frozen=True, kw_only=True):
+    """The link ends here, and why."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    reason: RefusalReason
+    detail: Reason = ""
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True):
+    """Are you there? Sent when nothing else went to the peer for a while."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    token: Token
+
+
+class HeartbeatAcknowledged(Struct, frozen=True, kw_only=True):
+    """I am; the token tells which heartbeat, so the sender knows the round trip."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    token: Token
+
+
+class StateSummary(Struct, frozen=True, kw_only=True):
+    """One hash over all records a device holds: equal means nothing to exchange."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    state: StateHashBytes
+
+
+class BucketSummary(Struct, frozen=True, kw_only=True):
+    """The hash of each bucket of records, 64 of them."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    buckets: Annotated[
+        bytes,
+        Meta(min_length=BUCKET_COUNT * HASH_BYTES, max_length=BUCKET_COUNT * HASH_BYTES),
+    ]
+
+
+class RecordVersion(Struct, frozen=True, array_like=True):
+    """The version of one record, without its body."""
+
+    owner: PeerId
+    kind: Annotated[str, Meta(min_length=1, max_length=32)]
+    incarnation: Counter
+    counter: Counter
+
+
+class BucketVersions(Struct, frozen=True, kw_only=True):
+    """The versions in the buckets that differ."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    buckets: Annotated[
+        tuple[Annotated[int, Meta(ge=0, lt=BUCKET_COUNT)], ...], Meta(max_length=BUCKET_COUNT)
+    ]
+    versions: Annotated[tuple[RecordVersion, ...], Meta(max_length=VERSIONS_MAX)]
+
+
+class RecordsWanted(Struct, frozen=True, kw_only=True):
+    """Please send these records, at these versions or later."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    versions: Annotated[tuple[RecordVersion, ...], Meta(max_length=RECORDS_MAX)]
+
+
+class RecordsGiven(Struct, frozen=True, kw_only=True):
+    """Records with their owners' signatures, and the owners' chains where presence is among them.
+
+    Also what is published on GossipSub topics.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.BULK
+
+    records: Annotated[tuple[Signed[Record], ...], Meta(max_length=RECORDS_MAX)]
+    chains: Annotated[tuple[Chain, ...], Meta(max_length=RECORDS_MAX)] = ()
+
+
+class Offer(Struct, frozen=True, kw_only=True):
+    """A steward asks whether a device would take `tasks_count` tasks of a batch now."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    offer: Token
+    contract: Signed[Contract]
+    tasks_count: Annotated[int, Meta(ge=1, le=LEASE_TASKS_MAX)]
+
+
+class OfferAccepted(Struct, frozen=True, kw_only=True):
+    """The device reserves room for two seconds; its telemetry says how well it would do."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    offer: Token
+    tasks_count: Annotated[int, Meta(ge=1, le=LEASE_TASKS_MAX)]
+    wait_us: Annotated[int, Meta(ge=0, le=1 << 40)]
+    telemetry: Signed[Record]
+
+
+class OfferRefusal(enum.StrEnum):
+    """Why a device does not take tasks."""
+
+    NOT_EXECUTOR = "not_executor"
+    BREAKER_OPEN = "breaker_open"
+    LEASES_FULL = "leases_full"
+    SLOTS_FULL = "slots_full"
+    OVER_DEVICE_LIMIT = "over_device_limit"
+    ENGINE_PROFILE = "engine_profile"
+    CAPABILITY_MISSING = "capability_missing"
+    NOT_A_SUBMITTER = "not_a_submitter"
+    STOPPING = "stopping"
+    UNKNOWN_OFFER = "unknown_offer"
+    BAD_CONTRACT = "bad_contract"
+
+
+class OfferRejected(Struct, frozen=True, kw_only=True):
+    """Not now, or never: the reason, and fresh telemetry so that the steward need not guess."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    offer: Token
+    reason: OfferRefusal
+    detail: Reason = ""
+    telemetry: Signed[Record] | None = None
+
+
+class OfferReleased(Struct, frozen=True, kw_only=True):
+    """The steward took another device: the reservation ends."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    offer: Token
+
+
+class LeaseGranted(Struct, frozen=True, kw_only=True):
+    """The lease, and the tasks it covers with their proofs."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    offer: Token
+    lease: Signed[Lease]
+    contract: Signed[Contract]
+    tasks: Annotated[tuple[ProvenTask, ...], Meta(min_length=1, max_length=LEASE_TASKS_MAX)]
+
+
+class LeaseRef(Struct, frozen=True, array_like=True):
+    """Names one lease of a batch; a steward never gives an attempt number twice."""
+
+    batch: BatchId
+    attempt: Annotated[int, Meta(ge=1, le=1 << 31)]
+
+
+class LeaseProgress(Struct, frozen=True, kw_only=True):
+    """The executor works on: renews its leases. The first one acknowledges the lease."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    leases: Annotated[tuple[LeaseRef, ...], Meta(min_length=1, max_length=64)]
+
+
+class LeaseEnded(Struct, frozen=True, kw_only=True):
+    """The lease is over, said by either side: run out, cancelled, given back."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    lease: LeaseRef
+    indices: Annotated[tuple[Index, ...], Meta(max_length=LEASE_TASKS_MAX)]
+    reason: Reason = ""
+
+
+class ResultsOffered(Struct, frozen=True, kw_only=True):
+    """Results with their proofs, sent again until they are settled.
+
+    `lease` is the lease they were made under, so that a steward that forgot it can check it.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    results: Annotated[tuple[ProvenResult, ...], Meta(min_length=1, max_length=RESULTS_MAX)]
+    lease: Signed[Lease]
+
+
+class Settled(Struct, frozen=True, kw_only=True):
+    """How tasks ended: the executor may forget them. Unknown tasks are settled as such."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+    outcomes: Annotated[dict[Index, Outcome | None], Meta(max_length=BATCH_TASKS_MAX)]
+
+
+class ReceiptGiven(Struct, frozen=True, kw_only=True):
+    """The receipt of a task, to the executor that earned it."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.BULK
+
+    receipt: Receipt
+
+
+Message = (
+    Hello
+    | LinkRefused
+    | Heartbeat
+    | HeartbeatAcknowledged
+    | StateSummary
+    | BucketSummary
+    | BucketVersions
+    | RecordsWanted
+    | RecordsGiven
+    | Offer
+    | OfferAccepted
+    | OfferRejected
+    | OfferReleased
+    | LeaseGranted
+    | LeaseProgress
+    | LeaseEnded
+    | ResultsOffered
+    | Settled
+    | ReceiptGiven
+)
+
+MESSAGES: dict[str, type[Message]] = {
+    "hello": Hello,
+    "link_refused": LinkRefused,
+    "heartbeat": Heartbeat,
+    "heartbeat_acknowledged": HeartbeatAcknowledged,
+    "state_summary": StateSummary,
+    "bucket_summary": BucketSummary,
+    "bucket_versions": BucketVersions,
+    "records_wanted": RecordsWanted,
+    "records_given": RecordsGiven,
+    "offer": Offer,
+    "offer_accepted": OfferAccepted,
+    "offer_rejected": OfferRejected,
+    "offer_released": OfferReleased,
+    "lease_granted": LeaseGranted,
+    "lease_progress": LeaseProgress,
+    "lease_ended": LeaseEnded,
+    "results_offered": ResultsOffered,
+    "settled": Settled,
+    "receipt_given": ReceiptGiven,
+}

@@ -1,0 +1,102 @@
+"""Gossip state: records that each device signs about itself, ordered by (incarnation, counter).
+
+A record's body is opaque here, so that a kind a newer peer invented is skipped, not refused.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated, ClassVar, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from wire.errors import MalformedFrame
+from wire.ids import PeerId, StoreId
+from wire.membership import Addresses, Name
+
+_Body = TypeVar("_Body")
+
+RECORD_BYTES_MAX = 8 * 1024
+CAPABILITIES_MAX = 128
+PROFILES_MAX = 8
+
+Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+CapabilityKey = Annotated[str, Meta(min_length=3, max_length=160, pattern=r"^[a-z]+:\S+$")]
+
+
+class RecordKind(enum.StrEnum):
+    """The kinds of record of this version."""
+
+    PRESENCE = "presence"
+    CAPABILITIES = "capabilities"
+    TELEMETRY = "telemetry"
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """One device's latest word of one kind. A higher (incarnation, counter) replaces a lower."""
+
+    DOMAIN: ClassVar[bytes] = b"meshd/record/1"
+
+    owner: PeerId
+    kind: Annotated[str, Meta(min_length=1, max_length=32)]
+    incarnation: Counter
+    counter: Counter
+    body: Annotated[bytes, Meta(max_length=RECORD_BYTES_MAX)]
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """What orders the records of one owner and kind."""
+        return self.incarnation, self.counter
+
+
+class ProtocolRange(Struct, frozen=True, array_like=True):
+    """The lowest and highest version of the link protocol that a device speaks."""
+
+    lowest: Annotated[int, Meta(ge=1, le=1_000)]
+    highest: Annotated[int, Meta(ge=1, le=1_000)]
+
+    def common_with(self, other: ProtocolRange) -> int | None:
+        """Return the highest version both speak, None if there is none."""
+        highest = min(self.highest, other.highest)
+        return highest if highest >= max(self.lowest, other.lowest) else None
+
+
+class Presence(Struct, frozen=True, kw_only=True):
+    """A device is here, under these addresses. `has_left` is its goodbye."""
+
+    name: Name
+    node_type: Name
+    region: str = ""
+    addresses: Addresses = ()
+    protocol: ProtocolRange
+    engine_profiles: Annotated[tuple[Name, ...], Meta(max_length=PROFILES_MAX)] = ()
+    store: StoreId
+    has_left: bool = False
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What a device provides, sorted."""
+
+    keys: Annotated[tuple[CapabilityKey, ...], Meta(max_length=CAPABILITIES_MAX)] = ()
+
+
+def decode_presence(body: bytes) -> Presence:
+    """Return the presence in a record's body. Raises MalformedFrame."""
+    return _decode(_presence, body)
+
+
+def decode_capabilities(body: bytes) -> Capabilities:
+    """Return the capabilities in a record's body. Raises MalformedFrame."""
+    return _decode(_capabilities, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[_Body], body: bytes) -> _Body:
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedFrame(f"record: {error}") from error
+
+
+_presence = msgspec.msgpack.Decoder(Presence)
+_capabilities = msgspec.msgpack.Decoder(Capabilities)
