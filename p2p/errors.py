@@ -1,0 +1,48 @@
+"""Errors of the network, by what the caller can do about them."""
+
+from __future__ import annotations
+
+from wire.errors import MeshError
+
+
+class NetworkError(MeshError):
+    """Base of the errors of reaching and talking to other devices."""
+
+
+class MalformedAddress(NetworkError):
+    """A person, a file or a peer gave text that is no address we can dial or listen on."""
+
+
+class CannotListen(NetworkError):
+    """An address to listen on is taken or not ours: show the message, nothing was started."""
+
+
+class PeerUnreachable(NetworkError):
+    """No connection to the device could be made at any of its addresses: try later or elsewhere.
+
+    The message says why for each address.
+    """
+
+
+class WrongNetwork(PeerUnreachable):
+    """Something answers there, but not with our network key: dialling again will not help."""
+
+
+class WrongPeer(PeerUnreachable):
+    """Another device answers at that address: the address is out of date."""
+
+
+class ProtocolRefused(NetworkError):
+    """The device is connected but does not serve this protocol to us: it is no member, or older."""
+
+
+class StreamBroken(NetworkError):
+    """The stream was reset or its connection was lost: what was under way did not arrive."""
+
+
+class RecordTooLarge(NetworkError):
+    """We tried to publish more than a gossip message may hold: a bug on our side."""
+
+
+class UnsupportedLibp2p(NetworkError):
+    """Another py-libp2p is installed than the guards were checked against: install the pinned one."""
