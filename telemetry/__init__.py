@@ -29,7 +29,7 @@ from telemetry.publication import (
     is_publication_due,
     refresh_us,
 )
-from telemetry.sample import Buckets, Gpu, Sample, bucketed, occupied
+from telemetry.sample import Buckets, Gpu, Sample, bucketed, decode_sample, encode_sample, occupied
 
 __all__ = [
     "SAMPLE_EVERY_US",
@@ -59,6 +59,8 @@ __all__ = [
     "TelemetryError",
     "Terms",
     "bucketed",
+    "decode_sample",
+    "encode_sample",
     "health_of",
     "interval_us",
     "is_publication_due",

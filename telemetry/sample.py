@@ -75,6 +75,10 @@ class Sample(Struct, frozen=True, kw_only=True, omit_defaults=True):
         _check_share("task slots", self.task_slots_free, self.task_slots_total)
 
 
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Sample)
+
+
 class Buckets(Struct, frozen=True, kw_only=True):
     """The coarse view of a sample: telemetry is signed again when one of these differs.
 
@@ -117,6 +121,19 @@ def occupied(
         leases_count=leases_count,
         uptime_us=uptime_us,
     )
+
+
+def encode_sample(sample: Sample) -> bytes:
+    """Return the MessagePack map of `sample`, the body of a telemetry record."""
+    return _encoder.encode(sample)
+
+
+def decode_sample(body: bytes) -> Sample:
+    """Return the sample in an untrusted record's `body`. Raises MalformedFrame and nothing else."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedFrame(f"telemetry: {error}") from error
 
 
 def bucketed(sample: Sample) -> Buckets:
@@ -163,14 +180,3 @@ def _step(value: int | None, step: int) -> int | None:
 def _step_including_end(millicelsius: int | None) -> int | None:
     # Rounded up, so that 85.0 is in one bucket and 85.001 in the next: the breaker opens above 85.
     return None if millicelsius is None else -(-millicelsius // TEMPERATURE_STEP_MILLICELSIUS)
-
-
-def decode_sample(body: bytes) -> Sample:
-    """Return the sample in a record's body. Raises MalformedFrame."""
-    try:
-        return _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedFrame(f"telemetry: {error}") from error
-
-
-_decoder = msgspec.msgpack.Decoder(Sample)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from telemetry.sample import GPUS_MAX, Gpu, Sample, bucketed, occupied
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Sample).decode
+from telemetry.sample import (
+    GPUS_MAX,
+    Gpu,
+    Sample,
+    bucketed,
+    decode_sample,
+    encode_sample,
+    occupied,
+)
+from wire.errors import MalformedFrame
 
 amounts = st.none() | st.integers(0, 1 << 40)
 samples = st.builds(
@@ -30,17 +38,27 @@ samples = st.builds(
 
 @given(samples)
 def test_a_sample_survives_the_wire(sample: Sample) -> None:
-    assert _decode(_encode(sample)) == sample
+    assert decode_sample(encode_sample(sample)) == sample
 
 
 def test_a_missing_sensor_is_absent_from_the_wire_and_a_zero_is_not() -> None:
-    assert msgspec.msgpack.decode(_encode(Sample(battery_permille=0))) == {"battery_permille": 0}
-    assert _decode(_encode(Sample())).battery_permille is None
+    assert msgspec.msgpack.decode(encode_sample(Sample(battery_permille=0))) == {
+        "battery_permille": 0
+    }
+    assert decode_sample(encode_sample(Sample())).battery_permille is None
 
 
 def test_a_field_of_a_newer_peer_is_skipped() -> None:
     newer = msgspec.msgpack.encode({"cpu_idle_permille": 5, "fan_speed_rpm": 900})
-    assert _decode(newer) == Sample(cpu_idle_permille=5)
+    assert decode_sample(newer) == Sample(cpu_idle_permille=5)
+
+
+@given(st.binary(max_size=200))
+@example(b"\x81\xa5nodes" + b"\x91" * 60_000)  # nested too deep
+@example(b"\x81\xa4gpus\x91\x81\xa4name\xa2\xff\xfe")  # not UTF-8
+def test_hostile_bytes_decode_or_raise_malformed_frame(body: bytes) -> None:
+    with contextlib.suppress(MalformedFrame):
+        decode_sample(body)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +78,8 @@ def test_a_field_of_a_newer_peer_is_skipped() -> None:
     ],
 )
 def test_an_impossible_claim_is_refused(claim: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError):
-        _decode(msgspec.msgpack.encode(claim))
+    with pytest.raises(MalformedFrame):
+        decode_sample(msgspec.msgpack.encode(claim))
 
 
 def test_the_node_fills_in_what_only_it_knows() -> None:
