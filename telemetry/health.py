@@ -101,7 +101,8 @@ def score_of(terms: Terms, weights: HealthWeights = DEFAULT_WEIGHTS) -> float:
     weight_sum = sum(weight for weight, _ in weighted)
     if weight_sum == 0:
         return NOTHING_KNOWN_SCORE
-    return _clamped(sum(weight * term for weight, term in weighted) / weight_sum)
+    # Divided first: a product of tiny weights would be rounded to zero.
+    return _clamped(sum(weight / weight_sum * term for weight, term in weighted))
 
 
 def _bandwidth(measured: Measured, sample: Sample, references: HealthReferences) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -170,6 +170,7 @@ def test_nothing_known_is_neutral() -> None:
 
 
 @given(terms, weights)
+@example(Terms(compute=0.5), HealthWeights(bandwidth=0, latency=0, compute=5e-324, reputation=0))
 def test_a_score_is_in_bounds_and_between_its_terms(found: Terms, weight: HealthWeights) -> None:
     score = score_of(found, weight)
     assert 0 <= score <= 1
