@@ -33,6 +33,9 @@ class RecordKind(enum.StrEnum):
     TELEMETRY = "telemetry"
 
 
+KNOWN_KINDS: frozenset[str] = frozenset(RecordKind)
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """One device's latest word of one kind. A higher (incarnation, counter) replaces a lower."""
 

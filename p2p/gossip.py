@@ -1,0 +1,177 @@
+"""Anti-entropy over links: two devices compare hashes, then versions, then give what is newer.
+
+An exchange opens with one hash over everything; equal means done. Else the bucket hashes follow,
+then the versions in the buckets that differ, then the records. A new record also goes on at once to
+a few links (rumor mongering, Demers et al. 1987); what a rumor misses, the next exchange repairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from p2p.directory import Chain, Directory, Merge
+from wire.effects import Effect, Send, SetTimer, Trace
+from wire.errors import NotAMember
+from wire.ids import PeerId
+from wire.messages import (
+    BUCKET_COUNT,
+    HASH_BYTES,
+    RECORDS_MAX,
+    VERSIONS_MAX,
+    BucketSummary,
+    BucketVersions,
+    RecordsGiven,
+    RecordsWanted,
+    RecordVersion,
+    StateSummary,
+)
+from wire.records import KNOWN_KINDS, Record, RecordKind
+from wire.signed import Signed
+
+EXCHANGE_EVERY_US = 5_000_000
+RUMOR_FANOUT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeDue:
+    """Timer: open an exchange with one random link."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Gossip:
+    """Keeps the directory equal to those of the linked devices."""
+
+    directory: Directory
+    links: dict[PeerId, object]  # shared with the node; only its keys are read
+    rng: Random
+
+    def start(self) -> list[Effect]:
+        """Return the first timer."""
+        return [SetTimer(ExchangeDue(), self.rng.randrange(EXCHANGE_EVERY_US) + 1)]
+
+    def on_exchange_due(self) -> list[Effect]:
+        """Compare with one random link."""
+        again: list[Effect] = [SetTimer(ExchangeDue(), EXCHANGE_EVERY_US)]
+        if not self.links:
+            return again
+        return [*again, self._summary_to(self.rng.choice(sorted(self.links)))]
+
+    def on_link_up(self, peer: PeerId, chain: Chain) -> list[Effect]:
+        """Take in the new neighbour and compare with it."""
+        try:
+            self.directory.introduce(peer, chain)
+        except NotAMember as error:  # the handshake checked the chain: it was removed meanwhile
+            return [Trace("gossip.stranger", {"peer": peer.hex(), "reason": str(error)})]
+        return [self._summary_to(peer)]
+
+    def on_state_summary(self, peer: PeerId, summary: StateSummary) -> list[Effect]:
+        """Answer with bucket hashes if anything differs."""
+        if summary.state == self.directory.state_hash():
+            return []
+        return [Send(peer, BucketSummary(buckets=self.directory.bucket_hashes()))]
+
+    def on_bucket_summary(self, peer: PeerId, summary: BucketSummary) -> list[Effect]:
+        """Answer with the versions in the buckets that differ, as many buckets as a frame holds."""
+        own = self.directory.bucket_hashes()
+        unequal = [
+            bucket
+            for bucket in range(BUCKET_COUNT)
+            if _part(own, bucket) != _part(summary.buckets, bucket)
+        ]
+        # A random order, so that what one frame cannot hold is the subject of the next exchange.
+        self.rng.shuffle(unequal)
+        buckets: list[int] = []
+        versions: list[RecordVersion] = []
+        for bucket in unequal:
+            found = self.directory.versions([bucket])
+            if len(versions) + len(found) > VERSIONS_MAX:
+                break
+            buckets.append(bucket)
+            versions += found
+        if not buckets:
+            return []
+        return [Send(peer, BucketVersions(buckets=tuple(buckets), versions=tuple(versions)))]
+
+    def on_bucket_versions(self, peer: PeerId, theirs: BucketVersions) -> list[Effect]:
+        """Give what they lack, ask for what we lack."""
+        ours = {
+            (version.owner, version.kind): version
+            for version in self.directory.versions(theirs.buckets)
+        }
+        wanted = []
+        for version in theirs.versions:
+            held = ours.pop((version.owner, version.kind), None)
+            if held is None or _number(held) < _number(version):
+                if self.directory.would_hold(version.owner) and version.kind in KNOWN_KINDS:
+                    wanted.append(version)
+            elif _number(held) > _number(version):
+                ours[version.owner, version.kind] = held
+        # Presence first: it brings the chain without which the others are not accepted.
+        wanted.sort(key=lambda version: version.kind != RecordKind.PRESENCE)
+        effects: list[Effect] = list(self._given(peer, list(ours.values())))
+        if wanted:
+            effects.append(Send(peer, RecordsWanted(versions=tuple(wanted[:RECORDS_MAX]))))
+        return effects
+
+    def on_records_wanted(self, peer: PeerId, wanted: RecordsWanted) -> list[Effect]:
+        """Give what was asked for, at whichever version is held."""
+        return list(self._given(peer, list(wanted.versions)))
+
+    def on_records_given(
+        self, peer: PeerId | None, given: RecordsGiven, *, now_us: int
+    ) -> list[Effect]:
+        """Merge, and pass on what was new. `peer` is None for what came by GossipSub."""
+        chains = {chain[0].body.subject: chain for chain in given.chains}
+        newer = []
+        # Presence first, whatever the sender's order: it introduces its owner.
+        for signed in sorted(given.records, key=_presence_first):
+            if signed.body.owner == self.directory.own:
+                continue  # the node decides what to make of news about itself
+            merge = self.directory.merge(signed, chains.get(signed.body.owner), now_us=now_us)
+            if merge is Merge.NEWER:
+                newer.append(signed)
+        return self.spread(tuple(newer), but_not=peer) if newer else []
+
+    def spread(
+        self, records: tuple[Signed[Record], ...], *, but_not: PeerId | None = None
+    ) -> list[Effect]:
+        """Send records to a few random links at once."""
+        links = [link for link in sorted(self.links) if link != but_not]
+        chosen = self.rng.sample(links, min(RUMOR_FANOUT, len(links)))
+        given = RecordsGiven(records=records, chains=self._chains_for(records))
+        return [Send(link, given) for link in chosen]
+
+    def with_chains(self, records: tuple[Signed[Record], ...]) -> RecordsGiven:
+        """Return records with the chains that a stranger to their owners needs."""
+        return RecordsGiven(records=records, chains=self._chains_for(records))
+
+    def _summary_to(self, peer: PeerId) -> Effect:
+        return Send(peer, StateSummary(state=self.directory.state_hash()))
+
+    def _given(self, peer: PeerId, versions: list[RecordVersion]) -> list[Effect]:
+        found = (self.directory.record(version.owner, version.kind) for version in versions)
+        records = sorted((record for record in found if record is not None), key=_presence_first)
+        return [
+            Send(peer, self.with_chains(tuple(records[start : start + RECORDS_MAX])))
+            for start in range(0, len(records), RECORDS_MAX)
+        ]
+
+    def _chains_for(self, records: tuple[Signed[Record], ...]) -> tuple[Chain, ...]:
+        owners = dict.fromkeys(
+            signed.body.owner for signed in records if signed.body.kind == RecordKind.PRESENCE
+        )
+        members = (self.directory.get(owner) for owner in owners)
+        return tuple(member.chain for member in members if member is not None)
+
+
+def _part(hashes: bytes, bucket: int) -> bytes:
+    return hashes[bucket * HASH_BYTES : (bucket + 1) * HASH_BYTES]
+
+
+def _number(version: RecordVersion) -> tuple[int, int]:
+    return version.incarnation, version.counter
+
+
+def _presence_first(signed: Signed[Record]) -> bool:
+    return signed.body.kind != RecordKind.PRESENCE

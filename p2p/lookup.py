@@ -1,0 +1,175 @@
+"""Who provides these capabilities? The directory first, then the DHT, checked at the source.
+
+A provider record proves nothing: whoever it names is linked to, and its own signed capabilities are
+held against the whole request. So a poisoned record can only waste time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from p2p.directory import Directory, Member
+from p2p.overlay import Overlay
+from wire.effects import Effect, FindProviders, Provide, Send, SetTimer, Withdraw
+from wire.events import ProvidersFound
+from wire.ids import PeerId
+from wire.messages import RecordsWanted, RecordVersion
+from wire.records import RecordKind
+
+LOOKUPS_MAX = 64
+PROVIDERS_ASKED_MAX = 8
+LOOKUP_US_MAX = 8_000_000
+PROVIDE_REVIEW_EVERY_US = 60_000_000
+COMMON_SHARE = 10  # a key that more than a tenth of the directory holds stays in gossip
+
+Continue = Callable[[str, list[Member]], list[Effect]]
+
+
+@dataclass(frozen=True, slots=True)
+class LookupEnds:
+    """Timer: answer with what was found so far."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProvideReviewDue:
+    """Timer: see which capabilities are rare enough for the DHT."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookupToken:
+    """Names a lookup to the host."""
+
+    number: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Lookup:
+    capabilities: tuple[str, ...]
+    then: Continue
+    awaited: set[PeerId] = field(default_factory=set)
+    named: set[PeerId] = field(default_factory=set)
+
+
+@dataclass(slots=True, kw_only=True)
+class Lookups:
+    """The lookups under way, LOOKUPS_MAX at most: one more is answered from the directory alone."""
+
+    own: PeerId
+    directory: Directory
+    overlay: Overlay
+    links: dict[PeerId, object]  # shared with the node; only its keys are read
+    _lookups: dict[int, _Lookup] = field(default_factory=dict)
+    _count: int = 0
+
+    def find(self, capabilities: tuple[str, ...], *, via: str, then: Continue) -> list[Effect]:
+        """Find members that provide all `capabilities`; `then` gets the source and the members.
+
+        `via` is `local`, `dht`, or `any`: local, and the DHT if that finds nothing.
+        """
+        local = self.directory.providers(frozenset(capabilities))
+        wants_dht = via == "dht" or (via == "any" and not local)
+        if not wants_dht or len(self._lookups) >= LOOKUPS_MAX:
+            return then("local", local)
+        self._count += 1
+        self._lookups[self._count] = _Lookup(capabilities=capabilities, then=then)
+        return [
+            FindProviders(self._rarest(capabilities), LookupToken(self._count)),
+            SetTimer(LookupEnds(self._count), LOOKUP_US_MAX),
+        ]
+
+    def on_providers_found(self, found: ProvidersFound, *, now_us: int) -> list[Effect]:
+        """Ask those who were named for their own word."""
+        number = found.token.number if isinstance(found.token, LookupToken) else 0
+        lookup = self._lookups.get(number)
+        if lookup is None:
+            return []
+        effects: list[Effect] = []
+        for provider in found.providers[:PROVIDERS_ASKED_MAX]:
+            lookup.named.add(provider.peer)
+            if provider.peer == self.own or self._is_provider(provider.peer, lookup):
+                continue
+            lookup.awaited.add(provider.peer)
+            if provider.peer in self.links:
+                effects.append(_ask_capabilities(provider.peer))
+            else:
+                effects += self.overlay.reach(provider.peer, provider.addresses, now_us=now_us)
+        return effects + self._finish_if_known(number, lookup)
+
+    def on_link_up(self, peer: PeerId) -> list[Effect]:
+        """Somebody a lookup waits for is linked now: ask it."""
+        if any(peer in lookup.awaited for lookup in self._lookups.values()):
+            return [_ask_capabilities(peer)]
+        return []
+
+    def on_unreachable(self, peer: PeerId) -> list[Effect]:
+        """Wait for this one no longer."""
+        effects: list[Effect] = []
+        for number, lookup in list(self._lookups.items()):
+            lookup.awaited.discard(peer)
+            effects += self._finish_if_known(number, lookup) if lookup.named else []
+        return effects
+
+    def on_members_changed(self) -> list[Effect]:
+        """Records came in: perhaps those that were asked for."""
+        effects: list[Effect] = []
+        for number, lookup in list(self._lookups.items()):
+            lookup.awaited -= {peer for peer in lookup.awaited if self._has_capabilities(peer)}
+            effects += self._finish_if_known(number, lookup) if lookup.named else []
+        return effects
+
+    def on_lookup_ends(self, ends: LookupEnds) -> list[Effect]:
+        """Answer with what is there."""
+        lookup = self._lookups.get(ends.number)
+        return [] if lookup is None else self._finish(ends.number, lookup)
+
+    def _finish_if_known(self, number: int, lookup: _Lookup) -> list[Effect]:
+        return self._finish(number, lookup) if not lookup.awaited else []
+
+    def _finish(self, number: int, lookup: _Lookup) -> list[Effect]:
+        del self._lookups[number]
+        providers = self.directory.providers(frozenset(lookup.capabilities))
+        found = [member for member in providers if member.peer in lookup.named]
+        return lookup.then("dht", found)
+
+    def _is_provider(self, peer: PeerId, lookup: _Lookup) -> bool:
+        member = self.directory.get(peer)
+        return member is not None and member.capabilities >= set(lookup.capabilities)
+
+    def _has_capabilities(self, peer: PeerId) -> bool:
+        return self.directory.record(peer, RecordKind.CAPABILITIES) is not None
+
+    def _rarest(self, capabilities: tuple[str, ...]) -> str:
+        return min(capabilities, key=lambda key: (_count_of(key, self.directory), key))
+
+
+@dataclass(slots=True, kw_only=True)
+class Providing:
+    """Keeps this device's rare capabilities in the DHT."""
+
+    directory: Directory
+    own_keys: tuple[str, ...]
+    _provided: set[str] = field(default_factory=set)
+
+    def on_review_due(self) -> list[Effect]:
+        """Provide what has become rare, withdraw what has become common."""
+        common_count = max(1, len(self.directory) // COMMON_SHARE)
+        rare = {key for key in self.own_keys if _count_of(key, self.directory) <= common_count}
+        effects: list[Effect] = [SetTimer(ProvideReviewDue(), PROVIDE_REVIEW_EVERY_US)]
+        effects += [Provide(key) for key in sorted(rare - self._provided)]
+        effects += [Withdraw(key) for key in sorted(self._provided - rare)]
+        self._provided = rare
+        return effects
+
+
+def _count_of(key: str, directory: Directory) -> int:
+    return sum(key in member.capabilities for member in directory)
+
+
+def _ask_capabilities(peer: PeerId) -> Effect:
+    kinds = (RecordKind.PRESENCE, RecordKind.CAPABILITIES, RecordKind.TELEMETRY)
+    return Send(
+        peer, RecordsWanted(versions=tuple(RecordVersion(peer, kind, 0, 0) for kind in kinds))
+    )
