@@ -16,12 +16,18 @@ import msgspec
 
 from wire.errors import BadSignature, FrameTooLarge, MalformedFrame
 from wire.ids import PEER_ID_BYTES, PeerId
-from wire.signed import SIGNATURE_BYTES, Signed, Verifier, encode_body, signing_bytes
+from wire.signed import (
+    SIGNATURE_BYTES,
+    SIGNED_BYTES_MAX,
+    Signed,
+    Verifier,
+    encode_body,
+    signing_bytes,
+)
+from wire.strict import decode_strictly
 
 FRAME_VERSION = 1
 FRAME_BYTES_MAX = 1 << 20
-SIGNED_BYTES_MAX = 512 * 1024
-NESTING_MAX = 6
 TAG_LETTERS_MAX = 40
 
 Struct = TypeVar("Struct")
@@ -34,18 +40,20 @@ class UnknownMessage(msgspec.Struct, frozen=True):
 
 
 class Decoder(Generic[Struct]):
-    """Decodes one type from untrusted bytes and verifies all signatures in it."""
+    """Decodes one type from untrusted bytes and verifies all signatures in it.
+
+    It keeps no state between calls, so threads may share one. Signed parts nest as deep as the
+    types do; none is recursive.
+    """
 
     def __init__(self, kind: type[Struct], verifier: Verifier) -> None:
         self._verifier = verifier
-        self._nesting = 0
         self._decoders: dict[object, msgspec.msgpack.Decoder[typing.Any]] = {}
         self._decoder = self._decoder_of(kind)
 
     def decode(self, received: bytes) -> Struct:
         """Return the struct in `received`. Raises MalformedFrame or BadSignature, nothing else."""
-        self._nesting = 0
-        return typing.cast(Struct, self._decode(self._decoder, received))
+        return typing.cast(Struct, decode_strictly(self._decoder, received))
 
     def _decoder_of(self, kind: object) -> msgspec.msgpack.Decoder[typing.Any]:
         if kind not in self._decoders:
@@ -53,15 +61,6 @@ class Decoder(Generic[Struct]):
                 typing.cast(type, kind), dec_hook=self._decode_signed
             )
         return self._decoders[kind]
-
-    def _decode(self, decoder: msgspec.msgpack.Decoder[typing.Any], received: bytes) -> object:
-        try:
-            return decoder.decode(received)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            # msgspec puts what a hook raises into a ValidationError: a forgery stays a forgery.
-            if isinstance(error.__cause__, MalformedFrame):
-                raise error.__cause__ from error
-            raise MalformedFrame(str(error)) from error
 
     def _decode_signed(self, kind: type, parts: object) -> object:
         if typing.get_origin(kind) is not Signed:
@@ -81,15 +80,8 @@ class Decoder(Generic[Struct]):
         message = signing_bytes(kind.DOMAIN, received)
         if not self._verifier.verify(message, signature, signer):
             raise BadSignature(f"{kind.__name__} is not signed by {signer.hex()}")
-        self._nesting += 1
-        try:
-            if self._nesting > NESTING_MAX:
-                raise MalformedFrame(f"signed parts nest deeper than {NESTING_MAX}")
-            body = self._decode(self._decoder_of(kind), received)
-        finally:
-            self._nesting -= 1
         return Signed(
-            body=typing.cast(typing.Any, body),
+            body=decode_strictly(self._decoder_of(kind), received, kind.__name__),
             received=received,
             signer=signer,
             signature=signature,

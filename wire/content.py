@@ -14,9 +14,10 @@ from blake3 import blake3
 from msgspec import Meta, Struct
 
 from wire.blobs import BlobRef
-from wire.errors import CannotUnseal, MalformedFrame
+from wire.errors import CannotUnseal
 from wire.ids import Digest
-from wire.limits import INLINE_BYTES_MAX
+from wire.limits import CONTENT_BYTES_MAX, INLINE_BYTES_MAX
+from wire.strict import decode_strictly
 
 BATCH_KEY_BYTES = 32
 SEALED_EXTRA_BYTES = 40  # nonce and tag
@@ -46,7 +47,15 @@ class Invocation(Struct, frozen=True, kw_only=True):
         ],
         Meta(max_length=256),
     ] = ()
-    stdin: bytes = b""
+    stdin: Annotated[bytes, Meta(max_length=CONTENT_BYTES_MAX)] = b""
+
+    def __post_init__(self) -> None:
+        """Refuse what a C program could not tell from something else. Raises ValueError."""
+        names = [name for name, _ in self.env]
+        if any("\0" in word for word in (*self.args, *names, *(value for _, value in self.env))):
+            raise ValueError("an argument or variable holds a zero byte")
+        if any(not name or "=" in name for name in names) or len(set(names)) != len(names):
+            raise ValueError("a variable has no name, one with '=', or is given twice")
 
 
 def seal_content(plaintext: bytes, *, batch_key: bytes, purpose: bytes) -> bytes:
@@ -89,10 +98,7 @@ def output_digest(output: bytes, *, key: bytes) -> Digest:
 
 def decode_invocation(plaintext: bytes) -> Invocation:
     """Return the invocation in an opened input. Raises MalformedFrame."""
-    try:
-        return _invocation.decode(plaintext)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedFrame(f"input: {error}") from error
+    return decode_strictly(_invocation, plaintext, "input")
 
 
 _invocation = msgspec.msgpack.Decoder(Invocation)

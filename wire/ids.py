@@ -32,7 +32,7 @@ StoreId = NewType("StoreId", Annotated[bytes, Meta(min_length=16, max_length=16)
 _LIBP2P_PREFIX = bytes.fromhex("002408011220")  # identity multihash of protobuf {Ed25519, 32 bytes}
 _DID_KEY_PREFIX = bytes.fromhex("ed01")  # multicodec ed25519-pub
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-_TASK_ID = re.compile(r"([a-z2-7]{32})\.(\d{1,4})((?:\.[a-z2-7]{7}){1,5})")
+_TASK_ID = re.compile(r"([a-z2-7]{32})\.(0|[1-9][0-9]{0,3})((?:\.[a-z2-7]{7}){1,5})")
 
 
 class TaskId(Struct, frozen=True, array_like=True, order=True):
@@ -50,7 +50,11 @@ class TaskId(Struct, frozen=True, array_like=True, order=True):
     ]
 
     def __str__(self) -> str:
-        parts = [_base32(self.batch), str(self.index), *(_base32(short) for short in self.stewards)]
+        parts = [
+            base32_text(self.batch),
+            str(self.index),
+            *(base32_text(short) for short in self.stewards),
+        ]
         return ".".join(parts)
 
 
@@ -60,9 +64,9 @@ def task_id_from_text(text: str) -> TaskId:
     if match is None or int(match[2]) >= BATCH_TASKS_MAX:
         raise MalformedId(f"{text[:80]!r} is not a task id; `meshctl tasks` lists them")
     return TaskId(
-        batch=BatchId(_from_base32(match[1])),
+        batch=BatchId(bytes_from_base32(match[1])),
         index=int(match[2]),
-        stewards=tuple(_from_base32(short) for short in match[3][1:].split(".")),
+        stewards=tuple(bytes_from_base32(short) for short in match[3][1:].split(".")),
     )
 
 
@@ -93,7 +97,7 @@ def peer_from_text(text: str) -> PeerId:
 
 def mesh_text(mesh: MeshId) -> str:
     """Return a mesh id as text: 52 characters of base32."""
-    return _base32(mesh)
+    return base32_text(mesh)
 
 
 def mesh_from_text(text: str) -> MeshId:
@@ -103,7 +107,7 @@ def mesh_from_text(text: str) -> MeshId:
 
 def digest_text(digest: Digest) -> str:
     """Return a BLAKE3 digest as text: 52 characters of base32."""
-    return _base32(digest)
+    return base32_text(digest)
 
 
 def digest_from_text(text: str) -> Digest:
@@ -113,20 +117,31 @@ def digest_from_text(text: str) -> Digest:
 
 def _exact(text: str, size: int, what: str) -> bytes:
     try:
-        raw = _from_base32(text)
-    except ValueError:
+        raw = bytes_from_base32(text)
+    except MalformedId:
         raw = b""
     if len(raw) != size:
         raise MalformedId(f"{text[:80]!r} is not a {what}")
     return raw
 
 
-def _base32(raw: bytes) -> str:
+def base32_text(raw: bytes) -> str:
+    """Return `raw` in base32 (RFC 4648), small letters, without padding."""
     return base64.b32encode(raw).decode("ascii").rstrip("=").lower()
 
 
-def _from_base32(text: str) -> bytes:
-    return base64.b32decode(text.upper() + "=" * (-len(text) % 8))
+def bytes_from_base32(text: str) -> bytes:
+    """Return what `text` stands for. Raises MalformedId, also for a second spelling of it.
+
+    Only the spelling of `base32_text` is accepted: no padding, no bits after the last byte.
+    """
+    try:
+        raw = base64.b32decode(text.upper() + "=" * (-len(text) % 8))
+    except ValueError as error:
+        raise MalformedId(f"{text[:80]!r} is not base32") from error
+    if base32_text(raw) != text:
+        raise MalformedId(f"{text[:80]!r} is not how base32 is written here")
+    return raw
 
 
 def _base58(raw: bytes) -> str:

@@ -8,7 +8,7 @@ import nacl.public
 import nacl.signing
 
 from wire.errors import CannotUnseal
-from wire.ids import PeerId
+from wire.ids import PEER_ID_BYTES, PeerId
 from wire.signed import SIGNATURE_BYTES
 
 SEED_BYTES = 32
@@ -55,11 +55,15 @@ class Ed25519Keys:
 
 
 class Ed25519Verifier:
-    """Checks Ed25519 signatures with libsodium, which releases the interpreter lock."""
+    """Checks Ed25519 signatures with libsodium, which releases the interpreter lock.
+
+    libsodium refuses keys of small order, keys and signatures in a second encoding.
+    """
 
     def verify(self, message: bytes, signature: bytes, signer: PeerId) -> bool:
         """Say whether `signer` signed `message`. Malformed keys and signatures are just wrong."""
-        if len(signature) != SIGNATURE_BYTES:
+        # PyNaCl measures neither: libsodium would read past the end of a short key.
+        if len(signature) != SIGNATURE_BYTES or len(signer) != PEER_ID_BYTES:
             return False
         try:
             nacl.bindings.crypto_sign_open(signature + message, signer)

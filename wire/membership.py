@@ -7,7 +7,6 @@ last. Every issuer in a chain must be an admin of it.
 
 from __future__ import annotations
 
-import base64
 import enum
 from typing import Annotated, ClassVar
 
@@ -15,9 +14,11 @@ from blake3 import blake3
 from msgspec import Meta, Struct
 
 from wire.codec import Decoder
-from wire.errors import MalformedFrame, NotAMember
-from wire.ids import MeshId, PeerId, mesh_text, peer_text
+from wire.errors import MalformedFrame, MalformedId, NotAMember
+from wire.ids import MeshId, PeerId, base32_text, bytes_from_base32, mesh_text, peer_text
 from wire.signed import Signed, Signer, Verifier, encode_body, sign
+from wire.text import Address as Address
+from wire.text import Name as Name
 
 CHAIN_LENGTH_MAX = 8
 ADDRESSES_MAX = 16
@@ -28,8 +29,6 @@ _GENESIS_CONTEXT = "meshd 2026 genesis"
 _INVITATION_CONTEXT = "meshd 2026 invitation checksum"
 _CHECKSUM_BYTES = 4
 
-Name = Annotated[str, Meta(min_length=1, max_length=64)]
-Address = Annotated[str, Meta(min_length=1, max_length=128)]
 Addresses = Annotated[tuple[Address, ...], Meta(max_length=ADDRESSES_MAX)]
 Secret = Annotated[bytes, Meta(min_length=16, max_length=16)]
 NetworkKey = Annotated[bytes, Meta(min_length=32, max_length=32)]
@@ -168,7 +167,12 @@ def issue_certificate(
     operator: str,
     issuer_chain: tuple[Signed[Certificate], ...],
 ) -> tuple[Signed[Certificate], ...]:
-    """Return the chain of a new member, its own certificate first."""
+    """Return the chain of a new member, its own certificate first.
+
+    Raises NotAMember when the issuer stands so deep that nobody would accept the new chain.
+    """
+    if len(issuer_chain) >= CHAIN_LENGTH_MAX:
+        raise NotAMember(f"a chain holds {CHAIN_LENGTH_MAX} certificates: let another admin invite")
     certificate = Certificate(mesh=mesh, subject=subject, roles=roles, operator=operator)
     return (sign(certificate, signer), *issuer_chain)
 
@@ -181,6 +185,10 @@ def check_chain(
     The signatures of a decoded chain are verified already; this checks what they say. Raises
     NotAMember with the link that is broken.
     """
+    if len(chain) > CHAIN_LENGTH_MAX:
+        raise NotAMember(f"a chain of {len(chain)} certificates; {CHAIN_LENGTH_MAX} are allowed")
+    if len({link.body.subject for link in chain}) != len(chain):
+        raise NotAMember("the chain names a device twice")
     mesh = mesh_id_of(genesis)
     expected = subject
     for position, link in enumerate(chain):
@@ -202,19 +210,17 @@ def check_chain(
 def invitation_text(invitation: Invitation) -> str:
     """Return the token that is typed, sent or scanned; the checksum finds a cut or mistyped one."""
     body = encode_body(invitation)
-    token = base64.b32encode(_checksum(body) + body).decode("ascii").rstrip("=").lower()
-    return INVITATION_PREFIX + token
+    return INVITATION_PREFIX + base32_text(_checksum(body) + body)
 
 
 def invitation_from_text(text: str, verifier: Verifier) -> Invitation:
     """Return the invitation in a token. Raises MalformedFrame with what is wrong with it."""
-    text = text.strip()
+    text = "".join(text.split()).lower()  # wrapped by a mail program, or in capitals for a QR code
     if not text.startswith(INVITATION_PREFIX) or len(text) > INVITATION_LETTERS_MAX:
         raise MalformedFrame(f"not an invitation: it begins with {INVITATION_PREFIX!r}")
-    letters = text.removeprefix(INVITATION_PREFIX).upper()
     try:
-        raw = base64.b32decode(letters + "=" * (-len(letters) % 8))
-    except ValueError as error:
+        raw = bytes_from_base32(text.removeprefix(INVITATION_PREFIX))
+    except MalformedId as error:
         raise MalformedFrame("the invitation was cut or mistyped: copy it whole") from error
     checksum, body = raw[:_CHECKSUM_BYTES], raw[_CHECKSUM_BYTES:]
     if checksum != _checksum(body):

@@ -23,13 +23,21 @@ def leaf_hash(leaf: bytes) -> Digest:
 
 
 def merkle_root(leaves: Sequence[bytes]) -> Digest:
-    """Return the root over `leaves`, at least one."""
+    """Return the root over `leaves`. Raises ValueError if there is none."""
+    if not leaves:
+        raise ValueError("a tree of no leaves has no root here")
     return _root([leaf_hash(leaf) for leaf in leaves])
 
 
 def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[Digest, ...]:
     """Return the audit path of leaf `index`, nearest sibling first (RFC 9162, section 2.1.3.1)."""
     return tuple(_path([leaf_hash(leaf) for leaf in leaves], index))
+
+
+def inclusion_proofs(leaves: Sequence[bytes]) -> tuple[tuple[Digest, ...], ...]:
+    """Return the audit path of every leaf; each node is hashed once for all of them."""
+    _, paths = _all_paths([leaf_hash(leaf) for leaf in leaves])
+    return tuple(tuple(path) for path in paths)
 
 
 def proves_inclusion(
@@ -70,6 +78,19 @@ def _path(hashes: list[Digest], index: int) -> list[Digest]:
     if index < split:
         return [*_path(hashes[:split], index), _root(hashes[split:])]
     return [*_path(hashes[split:], index - split), _root(hashes[:split])]
+
+
+def _all_paths(hashes: list[Digest]) -> tuple[Digest, list[list[Digest]]]:
+    if len(hashes) == 1:
+        return hashes[0], [[]]
+    split = _split(len(hashes))
+    left, left_paths = _all_paths(hashes[:split])
+    right, right_paths = _all_paths(hashes[split:])
+    for path in left_paths:
+        path.append(right)
+    for path in right_paths:
+        path.append(left)
+    return _node(left, right), left_paths + right_paths
 
 
 def _split(count: int) -> int:

@@ -6,23 +6,22 @@ A record's body is opaque here, so that a kind a newer peer invented is skipped,
 from __future__ import annotations
 
 import enum
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta, Struct
 
-from wire.errors import MalformedFrame
 from wire.ids import PeerId, StoreId
-from wire.membership import Addresses, Name
-
-_Body = TypeVar("_Body")
+from wire.membership import Addresses
+from wire.strict import decode_strictly
+from wire.text import CapabilityKey as CapabilityKey
+from wire.text import Name, NameOrNothing
 
 RECORD_BYTES_MAX = 8 * 1024
 CAPABILITIES_MAX = 128
 PROFILES_MAX = 8
 
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-CapabilityKey = Annotated[str, Meta(min_length=3, max_length=160, pattern=r"^[a-z]+:\S+$")]
 
 
 class RecordKind(enum.StrEnum):
@@ -59,6 +58,11 @@ class ProtocolRange(Struct, frozen=True, array_like=True):
     lowest: Annotated[int, Meta(ge=1, le=1_000)]
     highest: Annotated[int, Meta(ge=1, le=1_000)]
 
+    def __post_init__(self) -> None:
+        """Refuse an empty range: msgspec turns the ValueError into a decoding error."""
+        if self.lowest > self.highest:
+            raise ValueError(f"a protocol range from {self.lowest} to {self.highest}")
+
     def common_with(self, other: ProtocolRange) -> int | None:
         """Return the highest version both speak, None if there is none."""
         highest = min(self.highest, other.highest)
@@ -70,7 +74,7 @@ class Presence(Struct, frozen=True, kw_only=True):
 
     name: Name
     node_type: Name
-    region: str = ""
+    region: NameOrNothing = ""
     addresses: Addresses = ()
     protocol: ProtocolRange
     engine_profiles: Annotated[tuple[Name, ...], Meta(max_length=PROFILES_MAX)] = ()
@@ -86,19 +90,12 @@ class Capabilities(Struct, frozen=True, kw_only=True):
 
 def decode_presence(body: bytes) -> Presence:
     """Return the presence in a record's body. Raises MalformedFrame."""
-    return _decode(_presence, body)
+    return decode_strictly(_presence, body, "presence")
 
 
 def decode_capabilities(body: bytes) -> Capabilities:
     """Return the capabilities in a record's body. Raises MalformedFrame."""
-    return _decode(_capabilities, body)
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[_Body], body: bytes) -> _Body:
-    try:
-        return decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedFrame(f"record: {error}") from error
+    return decode_strictly(_capabilities, body, "capabilities")
 
 
 _presence = msgspec.msgpack.Decoder(Presence)

@@ -12,9 +12,11 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
 
+from wire.errors import FrameTooLarge
 from wire.ids import PeerId
 
 SIGNATURE_BYTES = 64
+SIGNED_BYTES_MAX = 512 * 1024
 
 
 class SignedBody(Protocol):
@@ -86,8 +88,12 @@ class Verifier(Protocol):
 
 
 def sign(body: Body, signer: Signer) -> Signed[Body]:
-    """Return `body` signed under its domain."""
+    """Return `body` signed under its domain. Raises FrameTooLarge."""
     encoded = encode_body(body)
+    if len(encoded) > SIGNED_BYTES_MAX:
+        raise FrameTooLarge(
+            f"{type(body).__name__} of {len(encoded)} bytes: nobody would decode it"
+        )
     signature = signer.sign(signing_bytes(body.DOMAIN, encoded))
     return Signed(body=body, received=encoded, signer=signer.peer, signature=signature)
 
@@ -107,6 +113,7 @@ _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_signed)
 
 __all__ = [
     "SIGNATURE_BYTES",
+    "SIGNED_BYTES_MAX",
     "Body",
     "Signed",
     "SignedBody",

@@ -7,7 +7,7 @@ signs one root over the results of a tick. A steward's vote names outcomes by in
 from __future__ import annotations
 
 import enum
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 import msgspec
 from blake3 import blake3
@@ -30,14 +30,24 @@ from wire.ids import (
     steward_short,
 )
 from wire.limits import Limits
-from wire.membership import Chain, Genesis, Name, Secret
-from wire.merkle import PROOF_LENGTH_MAX, inclusion_proof, merkle_root, proves_inclusion
-from wire.records import PROFILES_MAX, CapabilityKey
+from wire.membership import Chain, Genesis, Secret
+from wire.merkle import (
+    PROOF_LENGTH_MAX,
+    inclusion_proof,
+    inclusion_proofs,
+    merkle_root,
+    proves_inclusion,
+)
+from wire.records import PROFILES_MAX
 from wire.signed import Signed, encode_body
+from wire.strict import decode_strictly
+from wire.text import CapabilityKey, Name
 
 LEASE_TASKS_MAX = 64
 REQUIREMENTS_MAX = 16
 CHAINS_MAX = 2 + STEWARDS_MAX
+TASK_BYTES_MAX = 64 * 1024
+RESULT_BYTES_MAX = 128 * 1024
 US_PER_DAY = 86_400_000_000
 
 _CONTRACT_CONTEXT = "meshd 2026 contract"
@@ -47,7 +57,6 @@ Duration = Annotated[int, Meta(ge=0, le=31 * US_PER_DAY)]  # microseconds
 Index = Annotated[int, Meta(ge=0, lt=BATCH_TASKS_MAX)]
 Proof = Annotated[tuple[Digest, ...], Meta(max_length=PROOF_LENGTH_MAX)]
 SealedKey = Annotated[bytes, Meta(min_length=80, max_length=80)]  # 32 bytes in a sealed box
-_Body = TypeVar("_Body")
 
 
 class Strategy(enum.StrEnum):
@@ -115,6 +124,19 @@ class Contract(Struct, frozen=True, kw_only=True):
     tasks_count: Annotated[int, Meta(ge=1, le=BATCH_TASKS_MAX)]
     tasks_root: Digest
 
+    def __post_init__(self) -> None:
+        """Refuse terms that contradict each other: msgspec makes it a decoding error."""
+        if self.quorum > self.replicas:
+            raise ValueError(f"a quorum of {self.quorum} among {self.replicas} replicas")
+        count = len(self.stewards)
+        if len({steward.peer for steward in self.stewards}) != count:
+            raise ValueError("a device is named as steward twice")
+        # An even number tolerates no more losses than the odd one below it: never two.
+        if count % 2 == 0 or (count == 1) != (self.durability is Durability.LOCAL):
+            raise ValueError(f"{count} stewards and durability {self.durability}")
+        if len({key.recipient for key in self.keys}) != len(self.keys):
+            raise ValueError("the batch key is sealed to a device twice")
+
 
 class Task(Struct, frozen=True, kw_only=True):
     """One task of a batch: what differs from its siblings. `input` is a sealed Invocation."""
@@ -126,7 +148,7 @@ class Task(Struct, frozen=True, kw_only=True):
 class ProvenTask(Struct, frozen=True, kw_only=True):
     """A task as it was received, and its proof under the contract's `tasks_root`."""
 
-    received: Annotated[bytes, Meta(max_length=64 * 1024)]
+    received: Annotated[bytes, Meta(max_length=TASK_BYTES_MAX)]
     proof: Proof
 
 
@@ -143,6 +165,11 @@ class Lease(Struct, frozen=True, kw_only=True):
     attempt: Annotated[int, Meta(ge=1, le=1 << 31)]
     duration_us: Duration  # not a deadline: peers share no clock
     key: SealedKey
+
+    def __post_init__(self) -> None:
+        """Refuse a task named twice. Raises ValueError."""
+        if len(set(self.indices)) != len(self.indices):
+            raise ValueError("a lease names a task twice")
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -176,7 +203,7 @@ class ResultRoot(Struct, frozen=True, kw_only=True):
 class ProvenResult(Struct, frozen=True, kw_only=True):
     """A result as it was received, and its proof under the executor's signed root."""
 
-    received: Annotated[bytes, Meta(max_length=128 * 1024)]
+    received: Annotated[bytes, Meta(max_length=RESULT_BYTES_MAX)]
     position: Annotated[int, Meta(ge=0, lt=1 << 16)]
     proof: Proof
     root: Signed[ResultRoot]
@@ -196,6 +223,11 @@ class Outcome(Struct, frozen=True, kw_only=True):
     kind: OutcomeKind
     result: Digest | None = None  # of the bytes of the chosen Result
     reason: Annotated[str, Meta(max_length=256)] = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a result without a digest, and a digest without a result. Raises ValueError."""
+        if (self.kind is OutcomeKind.RESULT) == (self.result is None):
+            raise ValueError(f"outcome {self.kind} with result {self.result!r}")
 
 
 class Vote(Struct, frozen=True, kw_only=True):
@@ -251,9 +283,18 @@ def prove_task(tasks: tuple[Task, ...], index: int) -> ProvenTask:
     return ProvenTask(received=leaves[index], proof=inclusion_proof(leaves, index))
 
 
+def prove_tasks(tasks: tuple[Task, ...]) -> tuple[ProvenTask, ...]:
+    """Return all tasks of a batch with their proofs."""
+    leaves = [encode_body(task) for task in tasks]
+    return tuple(
+        ProvenTask(received=leaf, proof=proof)
+        for leaf, proof in zip(leaves, inclusion_proofs(leaves), strict=True)
+    )
+
+
 def open_task(proven: ProvenTask, contract: Contract) -> Task:
     """Return the task if it is one of the contract's. Raises MalformedFrame."""
-    task = _decode(_task, proven.received)
+    task = decode_strictly(_task, proven.received, "task")
     is_proven = proves_inclusion(
         proven.received,
         index=task.index,
@@ -268,7 +309,7 @@ def open_task(proven: ProvenTask, contract: Contract) -> Task:
 
 def open_result(proven: ProvenResult) -> Result:
     """Return the result if its executor signed it. Raises MalformedFrame."""
-    result = _decode(_result, proven.received)
+    result = decode_strictly(_result, proven.received, "result")
     root = proven.root
     is_proven = root.signer == result.executor and proves_inclusion(
         proven.received,
@@ -280,13 +321,6 @@ def open_result(proven: ProvenResult) -> Result:
     if not is_proven:
         raise MalformedFrame("the result is not under its executor's signature")
     return result
-
-
-def _decode(decoder: msgspec.msgpack.Decoder[_Body], received: bytes) -> _Body:
-    try:
-        return decoder.decode(received)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedFrame(str(error)) from error
 
 
 _task = msgspec.msgpack.Decoder(Task)
