@@ -129,10 +129,9 @@ class Store:
                 if self._failure is not None:
                     return
         finally:
-            closed = self._failure or StoreFailed(f"{self.path} is closed: nothing was written")
-            self._failure = closed
+            self._failure = self._failure or self._closed()
             for call in (*calls, *self._drain()):
-                call.finish(closed)
+                call.finish(self._failure)
             self._receive.close()
 
     async def persist(self, writes: Sequence[Write]) -> None:
@@ -142,12 +141,10 @@ class Store:
         not be written. Raises StoreFailed (promise nothing, restart from disk), or RecordTooLarge.
         """
         call = _Call(tuple(writes), _checked_size(writes))
-        if self._failure is not None:
-            raise self._refusal()
         try:
-            await self._send.send(call)
+            await self._send.send(call)  # broken once `run` has ended, for whatever reason
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise self._refusal() from error
+            raise StoreFailed(str(self._failure or self._closed())) from error
         await call.done.wait()
         if call.error is not None:
             raise StoreFailed(str(call.error)) from call.error
@@ -241,8 +238,8 @@ class Store:
             raise
         self.rows_count += sum(len(call.writes) for call in calls)
 
-    def _refusal(self) -> StoreFailed:
-        return StoreFailed(str(self._failure or f"{self.path} is closed: nothing was written"))
+    def _closed(self) -> StoreFailed:
+        return StoreFailed(f"{self.path} is closed: nothing was written")
 
 
 def _checked_size(writes: Sequence[Write]) -> int:

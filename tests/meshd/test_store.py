@@ -67,14 +67,17 @@ async def test_a_deleted_row_is_gone_and_comes_back_as_the_newest(tmp_path: Path
     assert again.sequence > newest.sequence
 
 
-async def test_pages_are_newest_first_and_do_not_move_when_rows_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", [b"", b"n"])
+async def test_pages_are_newest_first_and_do_not_move_when_rows_change(
+    tmp_path: Path, prefix: bytes
+) -> None:
     async with running(tmp_path / "mesh.db") as store:
-        await store.persist([row(b"%d" % number) for number in range(5)])
-        first = await store.load("task", limit=2)
-        await store.persist([row(b"0", b"changed"), row(b"new")])
-        second = await store.load("task", before=first[-1].sequence, limit=2)
-        third = await store.load("task", before=second[-1].sequence, limit=2)
-    assert [found.key for found in (*first, *second, *third)] == [b"4", b"3", b"2", b"1", b"0"]
+        await store.persist([row(b"n%d" % number) for number in range(5)])
+        first = await store.load("task", prefix=prefix, limit=2)
+        await store.persist([row(b"n0", b"changed"), row(b"new")])
+        second = await store.load("task", prefix=prefix, before=first[-1].sequence, limit=2)
+        third = await store.load("task", prefix=prefix, before=second[-1].sequence, limit=2)
+    assert [found.key[1:] for found in (*first, *second, *third)] == [b"4", b"3", b"2", b"1", b"0"]
     assert third[-1].body == b"changed"
 
 
