@@ -1,0 +1,11 @@
+"""Errors of the scheduler, by what the caller can do about them."""
+
+from wire.errors import MeshError
+
+
+class SchedulerError(MeshError):
+    """Base of the errors of a task's life."""
+
+
+class ReceiptIncomplete(SchedulerError):
+    """The parts at hand do not make a receipt that verifies: wait for what the message names."""
