@@ -32,6 +32,10 @@ class WrongPeer(PeerUnreachable):
     """Another device answers at that address: the address is out of date."""
 
 
+class ForeignKey(NetworkError):
+    """A peer's key is no Ed25519 key, so it can be no device of a mesh: close its connection."""
+
+
 class ProtocolRefused(NetworkError):
     """The device is connected but does not serve this protocol to us: it is no member, or older."""
 
@@ -45,4 +49,4 @@ class RecordTooLarge(NetworkError):
 
 
 class UnsupportedLibp2p(NetworkError):
-    """Another py-libp2p is installed than the guards were checked against: install the pinned one."""
+    """Not the py-libp2p that the guards were checked against: install the pinned one."""

@@ -1,6 +1,6 @@
 """The stream that everything above libp2p is written against.
 
-Real streams come from `p2p.host`, in-memory ones from the tests; neither lets a libp2p type through.
+Real streams come from `p2p.host`, in-memory ones from the tests; no libp2p type comes through.
 """
 
 from __future__ import annotations

@@ -1,0 +1,248 @@
+"""The guards around py-libp2p: what it gets wrong, contained in one place.
+
+Checked against one version, line by line; importing this module beside any other raises
+UnsupportedLibp2p. Whatever of libp2p is private and touched anyway stands in `PRIVATE_NAMES`, and
+`tests/p2p/test_guards.py` looks each of them up. Rules:
+
+- Nothing a peer sends may end the process: handlers, validators and heartbeats are contained here.
+- Nothing a peer sends may grow without bound.
+- libp2p dials nobody by itself.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+import structlog
+import trio
+from libp2p.abc import IMuxedConn, INetStream, ISecureConn
+from libp2p.custom_types import TMuxerOptions, TProtocol, TSecurityOptions
+from libp2p.host.basic_host import BasicHost
+from libp2p.io.abc import Reader
+from libp2p.io.exceptions import IncompleteReadError
+from libp2p.network.connection import swarm_connection
+from libp2p.peer.id import ID
+from libp2p.protocol_muxer import multiselect_communicator
+from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from libp2p.tools.anyio_service.exceptions import LifecycleError
+from libp2p.transport.exceptions import MuxerUpgradeFailure
+from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
+
+from p2p.errors import UnsupportedLibp2p
+
+CHECKED_VERSION: Final = "0.8.1"
+NEGOTIATION_BYTES_MAX: Final = 1_024
+MEMBER_BUFFER_BYTES_MAX: Final = 64 << 20
+STRANGER_BUFFER_BYTES_MAX: Final = 1 << 20
+NEGOTIATE_S: Final = 10
+
+log = structlog.get_logger()
+
+
+class PrivateName(NamedTuple):
+    """One private or monkey-patched name of libp2p, and why we touch it."""
+
+    module: str
+    name: str
+    reason: str
+
+
+PRIVATE_NAMES: Final = (
+    PrivateName(
+        "libp2p.network.swarm",
+        "Swarm._handle_inbound_connection",
+        "overridden: it holds an inbound slot until the host ends, so the 251st peer ever is deaf",
+    ),
+    PrivateName(
+        "libp2p.host.basic_host",
+        "BasicHost._schedule_identify",
+        "overridden: identifying every peer feeds strangers' claims into the peerstore, in a task "
+        "whose failure would end the process",
+    ),
+    PrivateName(
+        "libp2p.stream_muxer.yamux.yamux",
+        "Yamux._read_data_body",
+        "overridden: a peer that ignores its window fills our memory",
+    ),
+    PrivateName(
+        "libp2p.stream_muxer.yamux.yamux",
+        "Yamux._write_frame",
+        "overridden, with its `_write_lock`: a sender cancelled in the middle of a frame corrupts "
+        "every other stream of its connection",
+    ),
+    PrivateName(
+        "libp2p.stream_muxer.yamux.yamux",
+        "YamuxStream._auto_tune_and_send_window_update",
+        "replaced: it sends one window update, a frame of its own, for every read",
+    ),
+    PrivateName(
+        "libp2p.protocol_muxer.multiselect_communicator",
+        "read_delim",
+        "replaced: it reads a line of any announced length into memory",
+    ),
+    PrivateName(
+        "libp2p.network.connection.swarm_connection",
+        "logging",
+        "replaced by a logger: it logs to the root logger, which then prints on standard error",
+    ),
+    PrivateName(
+        "libp2p.kad_dht.provider_store",
+        "ProviderStore._get_providers_from_peer_with_closers",
+        "called: the public lookup stops at the local store, repeats itself and caches for 48 h",
+    ),
+    PrivateName(
+        "libp2p.kad_dht.kad_dht",
+        "KadDHT._run_main_loop",
+        "overridden: it announces every key again at its first tick, all at once",
+    ),
+)
+
+
+def check_version(installed: str) -> None:
+    """Raise UnsupportedLibp2p unless the guards were checked against this version."""
+    if installed != CHECKED_VERSION:
+        raise UnsupportedLibp2p(
+            f"libp2p {installed} is installed, the guards were checked against {CHECKED_VERSION}: "
+            f"install libp2p=={CHECKED_VERSION}"
+        )
+
+
+check_version(importlib.metadata.version("libp2p"))
+
+
+async def _read_bounded_line(reader: Reader) -> bytes:
+    """Read one line of a protocol negotiation, at most `NEGOTIATION_BYTES_MAX` bytes long."""
+    line = await read_varint_prefixed_bytes_limited(reader, NEGOTIATION_BYTES_MAX)
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise IncompleteReadError("a protocol name that is no text") from error
+    if not line.endswith(b"\n"):
+        raise IncompleteReadError("a line of a negotiation without its end")
+    return line[:-1]
+
+
+_send_window_update = YamuxStream._auto_tune_and_send_window_update
+
+
+async def _update_window_when_half_used(stream: YamuxStream, *, bytes_read: int = 0) -> None:
+    # With no bytes told, libp2p waits until half the window is used, as yamux of Go always does.
+    del bytes_read
+    await _send_window_update(stream)
+
+
+def install() -> None:
+    """Replace the stateless names of `PRIVATE_NAMES`; a second time changes nothing."""
+    multiselect_communicator.read_delim = _read_bounded_line  # type: ignore[attr-defined]
+    YamuxStream._auto_tune_and_send_window_update = (  # type: ignore[method-assign]
+        _update_window_when_half_used  # type: ignore[assignment] # its `self` is annotated twice
+    )
+    quiet = logging.getLogger("libp2p.network.connection.swarm_connection")
+    swarm_connection.logging = quiet  # type: ignore[attr-defined, assignment] # same methods
+    # Without a handler of its own the library's warnings, some with tracebacks, go to the terminal.
+    logging.getLogger("libp2p").addHandler(logging.NullHandler())
+
+
+install()
+
+
+async def contained(handler: Callable[[INetStream], Awaitable[None]], stream: INetStream) -> None:
+    """Run `handler`; whatever it raises resets its stream, and nothing else.
+
+    In libp2p an exception of any stream handler ends the host, and with it the process.
+    """
+    try:
+        await handler(stream)
+    except Exception as error:  # noqa: BLE001 - the boundary that keeps one stream's failure its own
+        log.warning(
+            "stream.handler_failed",
+            peer_id=str(stream.muxed_conn.peer_id),
+            protocol=stream.get_protocol(),
+            error=repr(error),
+        )
+        await stream.reset()
+
+
+def accepts(validator: Callable[[], bool]) -> bool:
+    """Return what `validator` says; False if it raises, which in libp2p would end the process."""
+    try:
+        return validator()
+    except Exception as error:  # noqa: BLE001 - the boundary that keeps one message's failure its own
+        log.warning("gossip.validator_failed", error=repr(error))
+        return False
+
+
+def is_benign_at_shutdown(error: BaseException) -> bool:
+    """Say whether `error` is libp2p starting a task after its service was stopped.
+
+    Exactly the two ways in which it does so; anything else raised during a shutdown is a bug.
+    """
+    if isinstance(error, LifecycleError):
+        return str(error) == "Cannot schedule task after service has stopped"
+    return type(error) is RuntimeError and str(error) == "Nursery is closed to new arrivals"
+
+
+class BoundedYamux(Yamux):
+    """Yamux with a bound on what one connection may buffer, and with whole frames only."""
+
+    def __init__(self, conn: ISecureConn, peer_id: ID, buffer_bytes_max: Callable[[], int]) -> None:
+        super().__init__(conn, peer_id, is_initiator=conn.is_initiator, on_close=_nothing)
+        self._buffer_bytes_max = buffer_bytes_max
+
+    async def _read_data_body(self, length: int) -> bytes:
+        buffered = sum(len(buffer) for buffer in self.stream_buffers.values())
+        if buffered + length > self._buffer_bytes_max():
+            # The one error that makes libp2p close the connection from here.
+            raise trio.TooSlowError
+        return await super()._read_data_body(length)
+
+    async def _write_frame(self, data: bytes) -> None:
+        # A frame larger than a Noise message is two writes; between them nobody may be cancelled.
+        async with self._write_lock:
+            with trio.CancelScope(shield=True):
+                await self.secured_conn.write(data)
+        await trio.lowlevel.checkpoint()
+
+
+async def _nothing() -> None:
+    """Stand in until the swarm sets its own `on_close`."""
+
+
+class NoiseYamuxUpgrader(TransportUpgrader):
+    """Secures and multiplexes connections with what it is given, and our bounded Yamux."""
+
+    def __init__(
+        self, secure_transports: TSecurityOptions, is_admitted: Callable[[ID], bool]
+    ) -> None:
+        muxers: TMuxerOptions = {TProtocol(YAMUX_PROTOCOL): Yamux}
+        super().__init__(secure_transports, muxers, NEGOTIATE_S)
+        self._is_admitted = is_admitted
+
+    async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        """Negotiate Yamux. Raises MuxerUpgradeFailure.
+
+        libp2p's own version ignores the class it negotiated and builds its unbounded Yamux.
+        """
+
+        def buffer_bytes_max() -> int:
+            member = self._is_admitted(peer_id)
+            return MEMBER_BUFFER_BYTES_MAX if member else STRANGER_BUFFER_BYTES_MAX
+
+        try:
+            await self.muxer_multistream.select_transport(conn)
+        except (MultiselectError, MultiselectClientError) as error:
+            raise MuxerUpgradeFailure("the peer does not speak Yamux") from error
+        return BoundedYamux(conn, peer_id, buffer_bytes_max)
+
+
+class SilentHost(BasicHost):
+    """A host that answers identify and ping, and asks nobody."""
+
+    def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
+        del peer_id, reason

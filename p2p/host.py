@@ -1,0 +1,398 @@
+"""One device on the network: the front door to libp2p for everything else.
+
+TCP with Noise and Yamux in a private network; identify and ping answer everybody who holds the
+network key, everything else only whom `admit` let in. No type of libp2p leaves this module:
+devices are `PeerId`s, addresses are text, streams are `p2p.streams.Stream`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+from libp2p.abc import INetStream
+from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.host.exceptions import StreamFailure
+from libp2p.identity.identify_push.identify_push import ID_PUSH
+from libp2p.network.exceptions import SwarmException
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.tools.anyio_service import Service, TrioManager
+from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
+
+from p2p.addresses import Address, expand_wildcard, parse_address
+from p2p.connections import Connected, ConnectionWatch, Disconnected, seen_at
+from p2p.dht import Dht, Provider, address_texts, protocol_names
+from p2p.errors import PeerUnreachable, ProtocolRefused, StreamBroken
+from p2p.gate import Gate
+from p2p.guards import NEGOTIATE_S, NoiseYamuxUpgrader, SilentHost, is_benign_at_shutdown
+from p2p.identity import key_pair, libp2p_id, peer_of
+from p2p.mdns import run_mdns
+from p2p.members_view import MembersView
+from p2p.muxed_stream import MuxedStream
+from p2p.pubsub import Gossip
+from p2p.streams import Stream, StreamHandler
+from p2p.swarm import MeshSwarm, SwarmLimits
+from p2p.transport import TcpTransport, bind_all
+from wire.ids import PeerId, peer_text
+
+SHUTDOWN_S: Final = 3.0
+_ABORT_S: Final = 1.0
+_FOREVER_S: Final = 10 * 365 * 24 * 3_600
+_PEERSTORE_SWEEP_S: Final = 60
+
+log = structlog.get_logger()
+
+__all__ = ["Connected", "Disconnected", "Host", "HostConfig", "Provider"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostConfig:
+    """What a host is. Counts, bytes and seconds; every bound's behaviour is to refuse the newest.
+
+    `identity_seed` is the device's 32-byte Ed25519 seed; nothing here stores it. `network_key` is
+    the private network's 32 bytes, None for none. `announce` replaces the addresses told to others,
+    for devices behind a router that forwards a port. `dht_prefix` names the mesh's own Kademlia,
+    such as `/meshd/<mesh>/kad`. `mdns_service` comes from `p2p.mdns.service_name`, None for none.
+    """
+
+    identity_seed: bytes
+    network_key: bytes | None
+    dht_prefix: str
+    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
+    announce: tuple[str, ...] = ()
+    connections_max: int = 64
+    connections_per_ip_max: int = 32
+    connections_per_peer_max: int = 4
+    member_streams_max: int = 128
+    stranger_streams_max: int = 8
+    stranger_s_max: float = 60.0
+    mdns_service: str | None = None
+
+
+async def _nobody_introduces(peer: PeerId, addresses: tuple[str, ...]) -> None:
+    del peer, addresses
+
+
+class Host:
+    """One device's connections, streams, gossip and provider records.
+
+    The callbacks are called from `run`, must not block, and end it if they raise:
+    `on_connected`/`on_disconnected` for a peer's first and last connection, `on_discovered` for
+    devices that announce themselves on the local network (dial them or not: nobody else does).
+    `introduce(peer, addresses)` is awaited when Kademlia would ask a device that is not connected
+    or not admitted: it should connect, do the membership handshake and `admit`, or just return.
+    """
+
+    def __init__(
+        self,
+        config: HostConfig,
+        *,
+        on_connected: Callable[[Connected], None] = lambda event: None,
+        on_disconnected: Callable[[Disconnected], None] = lambda event: None,
+        on_discovered: Callable[[PeerId, tuple[str, ...]], None] = lambda peer, addresses: None,
+        introduce: Callable[[PeerId, tuple[str, ...]], Awaitable[None]] = _nobody_introduces,
+    ) -> None:
+        self._config = config
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
+        self._on_discovered = on_discovered
+        self._introduce = introduce
+        self._addresses: tuple[Address, ...] = ()
+        self._gate = Gate()
+        self._transport = TcpTransport(config.network_key)
+        self._peerstore = PeerStore()
+        self._swarm = self._new_swarm()
+        self._libp2p = SilentHost(
+            self._swarm,
+            enable_mDNS=False,
+            enable_upnp=False,
+            bootstrap=None,
+            negotiate_timeout=NEGOTIATE_S,
+            addrs_factory=lambda candidates: [Multiaddr(str(own)) for own in self._addresses],
+            disable_identify_address_discovery=True,
+        )
+        self._libp2p.remove_stream_handler(ID_PUSH)  # it would let anybody write our peerstore
+        self._watch = ConnectionWatch(self._swarm)
+        self._swarm.register_notifee(self._watch)
+        self._members = MembersView(
+            self._libp2p,
+            self._swarm,
+            self._gate,
+            names=protocol_names(config.dht_prefix),
+            introduce=self._introduced,
+        )
+        self._gossip = Gossip(self._members)
+        self._dht = Dht(self._members, self._gate)
+
+    def _new_swarm(self) -> MeshSwarm:
+        config = self._config
+        keys = key_pair(config.identity_seed)
+        me = ID.from_pubkey(keys.public_key)
+        self._peerstore.add_key_pair(me, keys)
+        noise = NoiseTransport(keys, noise_privkey=create_x25519_key_pair().private_key)
+        limits = SwarmLimits(
+            connections_max=config.connections_max,
+            connections_per_ip_max=config.connections_per_ip_max,
+            connections_per_peer_max=config.connections_per_peer_max,
+            member_streams_max=config.member_streams_max,
+            stranger_streams_max=config.stranger_streams_max,
+            stranger_s_max=config.stranger_s_max,
+        )
+        return MeshSwarm(
+            peer_id=me,
+            peerstore=self._peerstore,
+            # Noise alone: libp2p's default would accept connections without encryption, too.
+            upgrader=NoiseYamuxUpgrader({NOISE_PROTOCOL: noise}, self._gate.is_admitted),
+            transport=self._transport,
+            limits=limits,
+            is_admitted=self._gate.is_admitted,
+        )
+
+    @property
+    def peer(self) -> PeerId:
+        """Our own id."""
+        return peer_of(self._swarm.get_peer_id())
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where others can dial us: real ports, wildcards as the addresses of our interfaces."""
+        return tuple(str(address) for address in self._addresses)
+
+    # Running
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be on the network until cancelled; `started` once listening.
+
+        Raises CannotListen before anything else happens. A cancelled host says goodbye to its peers
+        and is gone after at most `SHUTDOWN_S` + 1 s.
+        """
+        bound = await bind_all([parse_address(text) for text in self._config.listen])
+        self._transport.offer(bound)
+        announced = [parse_address(text) for text in self._config.announce]
+        self._addresses = tuple(
+            dict.fromkeys(
+                announced or [dialled for own in bound for dialled in expand_wildcard(own)]
+            )
+        )
+        stop = trio.Event()
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._run_services, list(bound), stop)
+                try:
+                    nursery.start_soon(self._run_events)
+                    if self._config.mdns_service is not None:
+                        nursery.start_soon(self._run_mdns, self._config.mdns_service)
+                    task_status.started()
+                    await trio.sleep_forever()
+                finally:
+                    stop.set()
+        finally:
+            self._gossip.stop()
+
+    async def _run_services(
+        self, listening: list[Address], stop: trio.Event, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Run libp2p's services, shielded, so that they end in order and not all at once."""
+        try:
+            with trio.CancelScope(shield=True) as scope:
+                async with trio.open_nursery() as nursery:
+                    services: tuple[Service, ...] = (
+                        self._swarm,
+                        self._gossip.pubsub,
+                        self._gossip.router,
+                        self._dht.kad,
+                    )
+                    managers = [await _start(service, nursery) for service in services]
+                    await self._swarm.listen(*(Multiaddr(str(own)) for own in listening))
+                    nursery.start_soon(_sweep, self._peerstore)
+                    task_status.started()
+                    await stop.wait()
+                    scope.deadline = trio.current_time() + SHUTDOWN_S + _ABORT_S
+                    await self._stop_services(managers)
+                    nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            _, serious = group.split(is_benign_at_shutdown)
+            if serious is not None or not stop.is_set():
+                raise
+            log.debug("host.late_tasks", count=len(group.exceptions))
+
+    async def _stop_services(self, managers: list[TrioManager]) -> None:
+        swarm, *upper = managers
+        with trio.move_on_after(SHUTDOWN_S):
+            await self._swarm.close_all()
+            for manager in reversed(upper):
+                await manager.stop()
+            await swarm.stop()
+        self._transport.abort_all()
+
+    async def _run_events(self) -> None:
+        async for event in self._watch.events:
+            peer = libp2p_id(event.peer)
+            if isinstance(event, Connected):
+                self._on_connected(event)
+                if self._gate.is_admitted(peer):
+                    await self._members.arrived(peer)
+            else:
+                self._gate.forget(peer)
+                await self._members.left(peer)
+                self._on_disconnected(event)
+
+    async def _run_mdns(self, service: str) -> None:
+        await run_mdns(service, self.peer, self.addresses, self._on_discovered)
+
+    # Connections and streams
+
+    async def connect(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Connect to `peer` at one of `addresses` (at most 8 are tried), unless it is connected.
+
+        Raises PeerUnreachable, or WrongNetwork or WrongPeer if that is so at every address. The
+        timeout is the caller's.
+        """
+        await self._swarm.reach(libp2p_id(peer), [parse_address(text) for text in addresses])
+
+    async def disconnect(self, peer: PeerId) -> None:
+        """Close every connection to `peer`."""
+        connections = self._swarm.live_connections(libp2p_id(peer))
+        async with trio.open_nursery() as nursery:
+            for connection in connections:
+                nursery.start_soon(connection.close)
+
+    def connected(self) -> frozenset[PeerId]:
+        """Return the devices that are connected."""
+        peers = list(self._swarm.connections)
+        return frozenset(peer_of(peer) for peer in peers if self._swarm.live_connections(peer))
+
+    def seen_at(self, peer: PeerId) -> tuple[str, ...]:
+        """Return the other ends of the connections to `peer`, none if it is not connected.
+
+        Of connections that the peer made, the port is that of an outgoing socket.
+        """
+        connections = self._swarm.live_connections(libp2p_id(peer))
+        return tuple(dict.fromkeys(text for text in map(seen_at, connections) if text))
+
+    async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
+        """Open a stream on a standing connection; two round trips.
+
+        Raises PeerUnreachable if there is none, ProtocolRefused, or StreamBroken. A peer that does
+        not admit us resets the stream of a members' protocol after this returned.
+        """
+        try:
+            stream = await self._libp2p.new_stream(libp2p_id(peer), [TProtocol(protocol)])
+        except SwarmException as error:
+            raise PeerUnreachable(f"{peer_text(peer)}: {error}") from error
+        except StreamFailure as error:
+            if "not supported" in str(error.__cause__):
+                raise ProtocolRefused(f"{peer_text(peer)} does not serve {protocol}") from error
+            raise StreamBroken(f"{peer_text(peer)}: {error.__cause__}") from error
+        return MuxedStream(stream)
+
+    def serve(self, protocol: str, handler: StreamHandler, *, members_only: bool) -> None:
+        """Give every stream of `protocol` to `handler`, each in a task of its own.
+
+        A stream ends with its handler: finished if that returned, reset if it raised (which is
+        logged). With `members_only`, streams of peers that are not admitted within 2 s are reset.
+        """
+
+        async def handle(stream: INetStream) -> None:
+            muxed = MuxedStream(stream)
+            await handler(muxed)
+            await muxed.aclose()
+
+        gated = self._gate.members_only(handle) if members_only else handle
+        self._libp2p.set_stream_handler(TProtocol(protocol), gated)
+
+    # Membership
+
+    async def admit(self, peer: PeerId, addresses: Sequence[str] = ()) -> None:
+        """Let `peer` in: gossip, Kademlia and members' protocols. Lasts until `expel`.
+
+        `addresses` are where it says others can dial it; Kademlia passes them on.
+        """
+        known = libp2p_id(peer)
+        multiaddrs = [Multiaddr(str(parse_address(text))) for text in addresses]
+        self._peerstore.add_addrs(known, multiaddrs, _FOREVER_S)
+        news = self._gate.admit(known)
+        await self._dht.admit(known, multiaddrs)
+        if news:
+            await self._members.arrived(known)
+
+    async def expel(self, peer: PeerId) -> None:
+        """Shut `peer` out of everything for members and forget its records; it stays connected."""
+        known = libp2p_id(peer)
+        await self._gate.expel(known)
+        self._dht.expel(known)
+        self._peerstore.clear_addrs(known)
+        await self._members.left(known)
+
+    async def _introduced(self, peer: ID) -> None:
+        if self._swarm.live_connections(peer) and self._gate.is_admitted(peer):
+            return
+        stored = self._peerstore
+        addresses = address_texts(stored.addrs(peer)) if stored.has_peer(peer) else []
+        await self._introduce(peer_of(peer), tuple(addresses))
+
+    # Provider records and gossip
+
+    async def provide(self, key: str) -> bool:
+        """Announce to the devices nearest to `key` that we provide it; say whether one took it.
+
+        They keep the record for 48 hours: provide again before that. At most one key a second:
+        libp2p's hosts accept ten records in ten seconds from a peer and reset the rest.
+        """
+        return await self._dht.provide(key)
+
+    def withdraw(self, key: str) -> None:
+        """Stop claiming to provide `key`.
+
+        From now on we do not answer with it ourselves. Kademlia has no message that takes a record
+        back: other devices go on telling that we provide the key until 48 hours after the last
+        `provide`, or until twenty newer providers pushed us out. Whoever finds us that way has to
+        ask us, as for every record.
+        """
+        self._dht.withdraw(key)
+
+    async def find_providers(self, key: str) -> tuple[Provider, ...]:
+        """Return who claims to provide `key`, each device once, asked afresh from the network.
+
+        May name ourselves, and devices that stopped providing: ask them. The timeout is the
+        caller's.
+        """
+        return await self._dht.find_providers(key)
+
+    async def publish(self, topic: str, record: bytes) -> None:
+        """Send `record` to the topic's subscribers. Raises RecordTooLarge above 32 KiB."""
+        await self._gossip.publish(topic, record)
+
+    async def subscribe(
+        self,
+        topic: str,
+        validate: Callable[[PeerId, bytes], bool],
+        deliver: Callable[[PeerId, bytes], None],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Deliver the records of `topic` until cancelled; start it with `nursery.start`.
+
+        Both callables get the author and the record, in the order received. What `validate` refuses
+        is neither delivered nor passed on. `deliver` must not block.
+        """
+        await self._gossip.subscribe(topic, validate, deliver, task_status=task_status)
+
+
+async def _start(service: Service, nursery: trio.Nursery) -> TrioManager:
+    manager = TrioManager(service)
+    nursery.start_soon(manager.run)
+    await manager.wait_started()
+    return manager
+
+
+async def _sweep(peerstore: PeerStore) -> None:
+    # Not started by libp2p itself, so that its bounds on peers and records would never apply.
+    await peerstore.start_cleanup_task(_PEERSTORE_SWEEP_S)

@@ -1,0 +1,74 @@
+"""A libp2p stream as `p2p.streams.Stream`."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final, cast
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.io.exceptions import IOException
+from libp2p.network.stream.exceptions import StreamEOF
+from libp2p.stream_muxer.exceptions import MuxedStreamError
+from libp2p.stream_muxer.yamux.yamux import YamuxStream
+
+from p2p.errors import StreamBroken
+from p2p.identity import peer_of
+from p2p.streams import READ_BYTES_MAX
+from wire.ids import PeerId
+
+_WINDOW_POLL_S: Final = 0.01
+
+
+class MuxedStream:
+    """One Yamux stream. Waits for a slow reader as long as its caller lets it.
+
+    libp2p itself breaks a stream whose reader pauses for five seconds.
+    """
+
+    def __init__(self, stream: INetStream) -> None:
+        self.peer: PeerId = peer_of(stream.muxed_conn.peer_id)
+        self._stream = stream
+        self._yamux = cast(YamuxStream, stream.muxed_stream)  # type: ignore[attr-defined] # NetStream
+        self._cut_short = False
+
+    async def receive_some(self, bytes_max: int = READ_BYTES_MAX) -> bytes:
+        """Return what is there, waiting for at least one byte; b"" at the end."""
+        try:
+            return await self._stream.read(bytes_max)
+        except StreamEOF as error:
+            # libp2p calls the loss of the whole connection an end of file, too.
+            if self._yamux.reset_received or self._yamux.conn.event_shutting_down.is_set():
+                raise StreamBroken("the connection was lost") from error
+            return b""
+        except (IOException, MuxedStreamError) as error:
+            raise StreamBroken("the peer reset the stream") from error
+
+    async def send_all(self, frame: bytes) -> None:
+        """Send all of `frame`. A stream whose sending was cancelled half-way is broken."""
+        if self._cut_short:
+            raise StreamBroken("an earlier send was cancelled half-way")
+        rest = memoryview(frame)
+        self._cut_short = True
+        while rest:
+            room = await self._window()
+            try:
+                await self._stream.write(bytes(rest[:room]))
+            except (IOException, MuxedStreamError) as error:
+                raise StreamBroken("the stream is closed") from error
+            rest = rest[room:]
+        self._cut_short = False
+
+    async def _window(self) -> int:
+        while self._yamux.send_window <= 0 and not self._yamux.send_closed:  # noqa: ASYNC110 - no event
+            await trio.sleep(_WINDOW_POLL_S)
+        return max(1, self._yamux.send_window)
+
+    async def aclose(self) -> None:
+        """Finish sending and give up the stream; one that is broken is given up silently."""
+        with contextlib.suppress(IOException, MuxedStreamError):
+            await self._stream.close()
+
+    async def reset(self) -> None:
+        """Drop the stream in both directions."""
+        await self._stream.reset()

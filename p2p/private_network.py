@@ -1,0 +1,95 @@
+"""libp2p's private networks: whoever lacks the network key gets nothing but noise.
+
+Follows the specification *Private Networks* (libp2p/specs, pnet, PSK v1): each side sends a random
+24-byte nonce in the clear and then everything under XSalsa20 with the 32-byte network key.
+py-libp2p's own version uses Salsa20 with an 8-byte nonce, which no other implementation speaks.
+
+The cipher authenticates nothing, so a wrong key would show only as a handshake that hangs. Both
+sides open with the same fixed greeting, so a foreign network is recognised by its first bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from Crypto.Cipher import Salsa20
+
+from p2p.errors import WrongNetwork
+
+NETWORK_KEY_BYTES = 32
+NONCE_BYTES = 24
+GREETING = b"\x13/multistream/1.0.0\n"
+_SIGMA = struct.unpack("<4I", b"expand 32-byte k")
+_QUARTERS = (
+    (0, 4, 8, 12),
+    (5, 9, 13, 1),
+    (10, 14, 2, 6),
+    (15, 3, 7, 11),
+    (0, 1, 2, 3),
+    (5, 6, 7, 4),
+    (10, 11, 8, 9),
+    (15, 12, 13, 14),
+)
+
+
+def xsalsa20(key: bytes, nonce: bytes) -> Salsa20.Salsa20Cipher:
+    """Return the XSalsa20 stream of a 32-byte key and a 24-byte nonce (Bernstein 2011)."""
+    return Salsa20.new(key=_hsalsa20(key, nonce[:16]), nonce=nonce[16:])
+
+
+def _hsalsa20(key: bytes, nonce: bytes) -> bytes:
+    k, n = struct.unpack("<8I", key), struct.unpack("<4I", nonce)
+    x = [_SIGMA[0], *k[:4], _SIGMA[1], *n, _SIGMA[2], *k[4:], _SIGMA[3]]
+    for _ in range(10):
+        for a, b, c, d in _QUARTERS:
+            x[b] ^= _rotated(x[a] + x[d], 7)
+            x[c] ^= _rotated(x[b] + x[a], 9)
+            x[d] ^= _rotated(x[c] + x[b], 13)
+            x[a] ^= _rotated(x[d] + x[c], 18)
+    return struct.pack("<8I", *(x[i] for i in (0, 5, 10, 15, 6, 7, 8, 9)))
+
+
+def _rotated(word: int, bits: int) -> int:
+    word &= 0xFFFFFFFF
+    return ((word << bits) | (word >> (32 - bits))) & 0xFFFFFFFF
+
+
+@dataclass(slots=True)
+class InboundBytes:
+    """What arrives on one connection: takes off nonce and cipher, and checks the greeting.
+
+    `network_key` is None for a host without a private network, which then refuses those that have
+    one. At most 24 bytes are held back, whatever the peer sends.
+    """
+
+    network_key: bytes | None
+    _nonce: bytes = b""
+    _cipher: Salsa20.Salsa20Cipher | None = None
+    _greeting_missing: bytes = field(default=GREETING)
+
+    def feed(self, received: bytes) -> bytes:
+        """Return the plaintext of the bytes `received`. Raises WrongNetwork."""
+        if self.network_key is not None and self._cipher is None:
+            received = self._take_nonce(self.network_key, received)
+        plain = self._cipher.decrypt(received) if self._cipher and received else received
+        if self._greeting_missing:
+            self._check_greeting(plain)
+        return plain
+
+    def _take_nonce(self, network_key: bytes, received: bytes) -> bytes:
+        self._nonce += received
+        if self._nonce.startswith(GREETING):
+            raise WrongNetwork("it speaks without any network key")
+        if len(self._nonce) < NONCE_BYTES:
+            return b""
+        nonce, rest = self._nonce[:NONCE_BYTES], self._nonce[NONCE_BYTES:]
+        self._nonce = b""
+        self._cipher = xsalsa20(network_key, nonce)
+        return rest
+
+    def _check_greeting(self, plain: bytes) -> None:
+        compared = min(len(plain), len(self._greeting_missing))
+        if plain[:compared] != self._greeting_missing[:compared]:
+            raise WrongNetwork("it has another network key")
+        self._greeting_missing = self._greeting_missing[compared:]

@@ -1,0 +1,224 @@
+"""The connections of one host: who may connect, how we dial, who is there.
+
+libp2p's swarm with its accepting and dialling replaced. Bounds: connections in all, per address and
+per peer, streams per peer, and how long somebody may stay connected without being admitted.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+import trio
+from libp2p.abc import INetConn, INetStream, IPeerStore
+from libp2p.custom_types import StreamHandlerFn
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.auto_connector import AutoConnector
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.transport.upgrader import TransportUpgrader
+from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
+
+from p2p.addresses import Address
+from p2p.dialling import race, unreachable, why
+from p2p.errors import PeerUnreachable
+from p2p.guards import NEGOTIATE_S, contained
+from p2p.identity import peer_of
+from p2p.transport import TcpConnection, TcpTransport
+from wire.ids import peer_text
+
+ADDRESSES_DIALLED_MAX: Final = 8
+STREAMS_UNFINISHED_MAX: Final = 1_024
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwarmLimits:
+    """How much anybody may have of us; counts, and seconds."""
+
+    connections_max: int
+    connections_per_ip_max: int
+    connections_per_peer_max: int
+    member_streams_max: int
+    stranger_streams_max: int
+    stranger_s_max: float
+
+
+class MeshSwarm(Swarm):
+    """libp2p's swarm, accepting and dialling by our rules."""
+
+    def __init__(
+        self,
+        *,
+        peer_id: ID,
+        peerstore: IPeerStore,
+        upgrader: TransportUpgrader,
+        transport: TcpTransport,
+        limits: SwarmLimits,
+        is_admitted: Callable[[ID], bool],
+    ) -> None:
+        super().__init__(
+            peer_id,
+            peerstore,
+            upgrader,
+            [transport],
+            RetryConfig(max_retries=0),
+            _connection_config(limits.connections_max),
+        )
+        self.auto_connector = _NoAutoConnector(self)
+        self._limits = limits
+        self._is_admitted = is_admitted
+        self._inbound_per_ip: Counter[str] = Counter()
+        self._streams_per_peer: Counter[ID] = Counter()
+        self._dialling: dict[ID, trio.Event] = {}
+
+    async def _handle_inbound_connection(
+        self, read_write_closer: ReadWriteCloser, maddr: Multiaddr
+    ) -> None:
+        """Serve one accepted connection until it ends, and give back its place then."""
+        assert isinstance(read_write_closer, TcpConnection)  # noqa: S101 - our transport is the only one
+        ip = read_write_closer.remote.host
+        if self._inbound_per_ip[ip] >= self._limits.connections_per_ip_max:
+            log.warning("connection.refused", address=ip, reason="too many from one address")
+            await read_write_closer.close()
+            return
+        self._inbound_per_ip[ip] += 1
+        try:
+            await self._accept(read_write_closer, maddr)
+        except Exception as error:  # noqa: BLE001 - a stranger's handshake must not end the host
+            log.info("connection.refused", address=ip, reason=why(error))
+        finally:
+            self._inbound_per_ip[ip] -= 1
+            if not self._inbound_per_ip[ip]:
+                del self._inbound_per_ip[ip]
+            with trio.move_on_after(1, shield=True):
+                await read_write_closer.close()
+
+    async def _accept(self, connection: TcpConnection, maddr: Multiaddr) -> None:
+        muxed = await self.upgrade_inbound_raw_conn(RawConnection(connection, False), maddr)
+        peer_of(muxed.peer_id)  # refuses keys that are no Ed25519
+        if len(self.get_connections(muxed.peer_id)) > self._limits.connections_per_peer_max:
+            raise SwarmException("too many connections from one peer")
+        closed: trio.Event = muxed.event_closed  # type: ignore[attr-defined] # every Yamux has it
+        with trio.move_on_after(self._limits.stranger_s_max):
+            await closed.wait()
+        if self._is_admitted(muxed.peer_id):
+            await closed.wait()
+        elif not closed.is_set():
+            raise SwarmException("not admitted in time")
+
+    def set_stream_handler(self, stream_handler: StreamHandlerFn) -> None:
+        """Serve inbound streams with `stream_handler`, contained and counted."""
+        super().set_stream_handler(functools.partial(self._serve, stream_handler))
+
+    async def _serve(self, handler: StreamHandlerFn, stream: INetStream) -> None:
+        peer = stream.muxed_conn.peer_id
+        admitted = self._is_admitted(peer)
+        limits = self._limits
+        streams_max = limits.member_streams_max if admitted else limits.stranger_streams_max
+        if len(stream.muxed_conn.streams) > STREAMS_UNFINISHED_MAX:  # type: ignore[attr-defined] # Yamux
+            # It never ends its side of streams that we finished; each would be kept for ever.
+            log.warning("connection.closed", peer_id=str(peer), reason="streams are never ended")
+            await stream.muxed_conn.close()
+            return
+        if self._streams_per_peer[peer] >= streams_max:
+            log.info("stream.refused", peer_id=str(peer), reason="too many streams")
+            await stream.reset()
+            return
+        self._streams_per_peer[peer] += 1
+        try:
+            await contained(handler, stream)
+        finally:
+            self._streams_per_peer[peer] -= 1
+            if not self._streams_per_peer[peer]:
+                del self._streams_per_peer[peer]
+
+    def live_connections(self, peer: ID) -> list[INetConn]:
+        """Return the connections to `peer` that are not closing."""
+        return [connection for connection in self.get_connections(peer) if not connection.is_closed]
+
+    async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        """Return the connections that there are: libp2p itself may not dial. Raises SwarmException.
+
+        Its own version waits 250 ms per address even after success, tries one TCP address of many,
+        and refuses for a minute to try again.
+        """
+        connections = self.live_connections(peer_id)
+        if not connections:
+            raise SwarmException("not connected")
+        return connections
+
+    async def new_stream(self, peer_id: ID) -> INetStream:
+        """Open a stream on a standing connection. Raises SwarmException.
+
+        Shielded: cancelled half-way, libp2p would lose one of the 256 streams a connection has.
+        """
+        with trio.CancelScope(shield=True):
+            stream = await super().new_stream(peer_id)
+        return stream  # noqa: RET504 - mypy thinks that the scope may swallow a return inside
+
+    async def reach(self, peer: ID, addresses: Sequence[Address]) -> None:
+        """Connect to `peer` unless it is connected. Raises PeerUnreachable and its kinds."""
+        while not self.live_connections(peer):
+            under_way = self._dialling.get(peer)
+            if under_way is None:
+                return await self._dial(peer, addresses)
+            await under_way.wait()
+        return None
+
+    async def _dial(self, peer: ID, addresses: Sequence[Address]) -> None:
+        if not addresses:
+            raise PeerUnreachable(f"{peer_text(peer_of(peer))}: no address is known")
+        self._dialling[peer] = done = trio.Event()
+        try:
+            failures = await race(
+                addresses[:ADDRESSES_DIALLED_MAX],
+                lambda address: self.dial_addr(Multiaddr(str(address)), peer),
+            )
+        finally:
+            del self._dialling[peer]
+            done.set()
+        if failures and not self.live_connections(peer):
+            raise unreachable(peer_of(peer), failures)
+
+    async def close_all(self) -> None:
+        """Close every connection, all at once: libp2p takes 0.2 s for each, one after the other."""
+        async with trio.open_nursery() as nursery:
+            for connection in self.get_connections():
+                nursery.start_soon(connection.close)
+
+
+class _NoAutoConnector(AutoConnector):
+    """libp2p's automatic dialler, off: zero as its lower mark still means half of the upper one."""
+
+    async def maybe_connect(self) -> None:
+        """Dial nobody."""
+
+    async def run_background_task(self, nursery: trio.Nursery) -> None:
+        """Start nothing."""
+
+
+def _connection_config(connections_max: int) -> ConnectionConfig:
+    """Return libp2p's limits: only the total is left to it, everything else is ours or off."""
+    return ConnectionConfig(
+        max_connections=connections_max,
+        min_connections=0,
+        low_watermark=0,
+        high_watermark=connections_max,
+        max_connections_per_peer=connections_max,  # its trimming may close both of two
+        inbound_upgrade_timeout=NEGOTIATE_S,
+        outbound_upgrade_timeout=NEGOTIATE_S,
+        inbound_stream_protocol_negotiation_timeout=NEGOTIATE_S,
+        outbound_stream_protocol_negotiation_timeout=NEGOTIATE_S,
+        load_balancing_strategy="best",
+        auto_connect_interval=3_600.0,
+        enable_health_monitoring=False,
+    )

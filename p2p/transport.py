@@ -1,0 +1,256 @@
+"""TCP for libp2p, with the private network inside it.
+
+Ours instead of py-libp2p's because that one binds with SO_REUSEPORT (a second daemon on the same
+port would start and steal half the connections), reads single bytes from the socket, applies a
+private network that nobody else speaks, and leaves a connection half-written when a sender is
+cancelled. Reads take up to 64 KiB from the socket and are handed out from a buffer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+from weakref import WeakSet
+
+import trio
+from Crypto.Cipher import Salsa20
+from libp2p.abc import IListener, IRawConnection, ITransport
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.transport.exceptions import OpenConnectionError
+from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
+
+from p2p.addresses import Address, from_socket, parse_address
+from p2p.errors import CannotListen, WrongNetwork
+from p2p.private_network import NONCE_BYTES, InboundBytes, xsalsa20
+
+READ_BYTES_MAX: Final = 64 * 1024
+WRITE_STALL_S: Final = 5.0
+_BACKLOG: Final = 128
+
+
+class TcpConnection(ReadWriteCloser):
+    """One TCP connection, in its private network. Writes either go out whole or end it."""
+
+    def __init__(self, stream: trio.SocketStream, network_key: bytes | None) -> None:
+        self._stream = stream
+        self._network_key = network_key
+        self._inbound = InboundBytes(network_key)
+        self._outbound: Salsa20.Salsa20Cipher | None = None
+        self._plain = bytearray()
+        self._write_lock = trio.Lock()
+        ip, port = stream.socket.getpeername()[:2]
+        self.remote: Address = from_socket(ip, port)
+
+    async def read(self, n: int | None = None) -> bytes:
+        """Return up to `n` bytes of plaintext, b"" at the end.
+
+        Raises ConnectionClosedError if the connection broke or belongs to another network.
+        """
+        while not self._plain:
+            received = await self._receive()
+            if not received:
+                return b""
+            try:
+                self._plain += self._inbound.feed(received)
+            except WrongNetwork as error:
+                self.abort()
+                raise ConnectionClosedError(str(error), transport="tcp") from error
+        taken = bytes(self._plain if n is None else self._plain[:n])
+        del self._plain[: len(taken)]
+        return taken
+
+    async def _receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(READ_BYTES_MAX))
+        except trio.ClosedResourceError:
+            return b""
+        except trio.BrokenResourceError as error:
+            raise ConnectionClosedError("connection reset by the peer", transport="tcp") from error
+
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`. Raises ConnectionClosedError.
+
+        Not cancellable once it began: half a frame, or a cipher that ran ahead of what was sent,
+        would break every stream of the connection. A peer that takes nothing for `WRITE_STALL_S`
+        loses the connection instead.
+        """
+        async with self._write_lock:
+            with trio.CancelScope(shield=True):
+                await self._send(self._sealed(data))
+
+    def _sealed(self, plain: bytes) -> bytes:
+        if self._network_key is None:
+            return plain
+        nonce = b""
+        if self._outbound is None:
+            nonce = os.urandom(NONCE_BYTES)
+            self._outbound = xsalsa20(self._network_key, nonce)
+        return nonce + self._outbound.encrypt(plain)
+
+    async def _send(self, sealed: bytes) -> None:
+        rest = memoryview(sealed)
+        try:
+            while rest:
+                with trio.fail_after(WRITE_STALL_S):
+                    rest = rest[await self._stream.socket.send(rest) :]
+        except trio.TooSlowError as error:
+            self.abort()
+            raise ConnectionClosedError("the peer stopped reading", transport="tcp") from error
+        except (OSError, trio.ClosedResourceError) as error:
+            raise ConnectionClosedError("connection is closed", transport="tcp") from error
+
+    async def close(self) -> None:
+        """Close the connection; a second time does nothing."""
+        await self._stream.aclose()
+
+    def abort(self) -> None:
+        """Close at once, waking whoever reads or writes."""
+        self._stream.socket.close()
+
+    def get_remote_address(self) -> tuple[str, int]:
+        """Return (ip, port) of the peer, as libp2p wants it."""
+        return self.remote.host, self.remote.port
+
+
+class TcpTransport(ITransport):
+    """Dials and listens within one private network; listens only on sockets bound before.
+
+    Listening sockets are bound by `bind_all`, so that a taken port is an error that names the port.
+    """
+
+    def __init__(self, network_key: bytes | None) -> None:
+        self._network_key = network_key
+        self._bound: dict[str, trio.SocketListener] = {}
+        self._open: WeakSet[TcpConnection] = WeakSet()
+
+    def offer(self, listeners: Mapping[Address, trio.SocketListener]) -> None:
+        """Take the sockets that a later `listen` on their addresses will serve."""
+        self._bound.update({str(address): listener for address, listener in listeners.items()})
+
+    async def dial(self, maddr: Multiaddr) -> IRawConnection:
+        """Return a connection to `maddr`, nothing of libp2p spoken yet.
+
+        Raises OpenConnectionError, with the OSError as its cause.
+        """
+        address = parse_address(str(maddr).partition("/p2p/")[0])
+        try:
+            stream = await trio.open_tcp_stream(address.host, address.port)
+            connection = self.connection(stream)
+        except OSError as error:
+            raise OpenConnectionError(str(error)) from error
+        return RawConnection(connection, True)
+
+    def connection(self, stream: trio.SocketStream) -> TcpConnection:
+        """Wrap an open socket. Raises OSError if the peer is gone already."""
+        connection = TcpConnection(stream, self._network_key)
+        self._open.add(connection)
+        return connection
+
+    def create_listener(
+        self, handler_function: Callable[[ReadWriteCloser], Awaitable[None]]
+    ) -> TcpListener:
+        """Return a listener that gives each connection to `handler_function`."""
+        return TcpListener(self, handler_function, self._bound)
+
+    def can_dial(self, maddr: Multiaddr) -> bool:
+        """Say whether `maddr` is plain TCP: libp2p asks before it dials."""
+        names = [protocol.name for protocol in maddr.protocols()]
+        return len(names) >= 2 and names[1] == "tcp" and set(names[2:]) <= {"p2p"}
+
+    def can_listen(self, maddr: Multiaddr) -> bool:
+        """Say whether a bound socket waits for `maddr`."""
+        return str(maddr) in self._bound
+
+    def protocols(self) -> list[str]:
+        """Return the multiaddr protocols served, as libp2p wants it."""
+        return ["tcp"]
+
+    def abort_all(self) -> None:
+        """Close every connection at once: the last step of a shutdown that takes too long."""
+        for connection in list(self._open):
+            connection.abort()
+
+
+class TcpListener(IListener):
+    """One listening socket, served in the nursery that libp2p's swarm lends it."""
+
+    background_nursery: trio.Nursery  # set by the swarm before it calls `listen`
+
+    def __init__(
+        self,
+        transport: TcpTransport,
+        handler: Callable[[ReadWriteCloser], Awaitable[None]],
+        bound: dict[str, trio.SocketListener],
+    ) -> None:
+        self._transport = transport
+        self._handler = handler
+        self._bound = bound
+        self._addresses: tuple[Multiaddr, ...] = ()
+        self._scope = trio.CancelScope()
+
+    async def listen(self, maddr: Multiaddr) -> None:
+        """Serve the socket bound for `maddr` until `close`."""
+        socket_listener = self._bound.pop(str(maddr))
+        self._addresses = (maddr,)
+        await self.background_nursery.start(self._run, socket_listener)
+
+    async def _run(
+        self,
+        socket_listener: trio.SocketListener,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        with self._scope:
+            task_status.started()
+            await trio.serve_listeners(
+                self._accepted, [socket_listener], handler_nursery=self.background_nursery
+            )
+
+    async def _accepted(self, stream: trio.SocketStream) -> None:
+        try:
+            connection = self._transport.connection(stream)
+        except OSError:
+            await stream.aclose()  # gone before we looked
+            return
+        await self._handler(connection)
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        """Return where we listen, as libp2p wants it."""
+        return self._addresses
+
+    async def close(self) -> None:
+        """Stop accepting; connections stay."""
+        self._scope.cancel()
+
+
+async def bind_all(addresses: Sequence[Address]) -> dict[Address, trio.SocketListener]:
+    """Return sockets listening on `addresses`, by address with its real port; all or none.
+
+    Raises CannotListen, saying why.
+    """
+    bound: dict[Address, trio.SocketListener] = {}
+    try:
+        for address in addresses:
+            listener = await _bind(address)
+            port = listener.socket.getsockname()[1]
+            bound[Address(address.kind, address.host, port)] = listener
+    except CannotListen:
+        for listener in bound.values():
+            listener.socket.close()
+        raise
+    return bound
+
+
+async def _bind(address: Address) -> trio.SocketListener:
+    if not address.kind.startswith("ip"):
+        raise CannotListen(f"cannot listen on {address}: give an IP address, not a name")
+    try:
+        (listener,) = await trio.open_tcp_listeners(
+            address.port, host=address.host, backlog=_BACKLOG
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CannotListen(f"cannot listen on {address}: {reason}") from error
+    return listener
