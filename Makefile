@@ -1,0 +1,66 @@
+# `make` lists the targets. Everything is relative, so a checkout path may have spaces.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# The oldest supported Python that runs here; `make setup PYTHON=python3.12` takes another.
+ifndef PYTHON
+PYTHON := $(shell .ci/environment python)
+endif
+VENV ?= .venv
+PREFIX ?= $(HOME)/.local
+RUN := $(VENV)/bin/python -m
+# One stamp per Python: another one builds the environment anew.
+STAMP := $(VENV)/.setup-$(notdir $(PYTHON))
+INTEROP_LOCK := $(wildcard tests/interop/package-lock.json)
+INTEROP_STAMP := tests/interop/node_modules/.setup-done
+LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
+
+.PHONY: help setup install system check format test test-interop demo lock clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP)  ## Build the development environment in .venv from the hashed lock
+
+$(STAMP): requirements-dev.lock pyproject.toml .ci/environment
+	.ci/environment setup "$(VENV)" "$(PYTHON)"
+	touch "$@"
+
+install:  ## Install meshd and meshctl for this user, from the hashed lock (PREFIX=~/.local)
+	.ci/environment install "$(PREFIX)" "$(PYTHON)"
+
+system:  ## Install the Debian packages that the tests use (packages.apt), where missing
+	.ci/system-packages packages.apt
+
+check: $(STAMP)  ## Check format, lint and types
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+format: $(STAMP)  ## Format the code and mend what ruff can mend
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+test: $(STAMP) $(if $(INTEROP_LOCK),$(if $(shell command -v npm),$(INTEROP_STAMP)))  ## Run all tests
+	$(RUN) pytest
+
+test-interop: $(STAMP) $(INTEROP_STAMP)  ## Run the tests against js-libp2p only (needs node and npm)
+	$(RUN) pytest tests/interop
+
+$(INTEROP_STAMP): $(INTEROP_LOCK)
+	npm ci --prefix tests/interop --no-audit --no-fund
+	touch "$@"
+
+demo: $(STAMP)  ## Start three daemons, run real work on them, verify every receipt, stop them
+	"$(VENV)/bin/python" examples/demo.py
+
+lock: $(STAMP)  ## Renew the hashed locks after a change of pyproject.toml (UPGRADE=1: newest versions)
+	$(VENV)/bin/$(LOCK) --output-file requirements.lock
+	$(VENV)/bin/$(LOCK) --group dev --extra nvidia --output-file requirements-dev.lock
+	@! grep -n '://' requirements.lock requirements-dev.lock || { echo "a lock names an address" >&2; exit 1; }
+
+clean:  ## Remove the environment, caches and build output
+	rm -rf "$(VENV)" build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis tests/interop/node_modules
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
