@@ -211,13 +211,21 @@ class FinishedTask:
 
 
 def finished_task(
-    mesh: SmallMesh | None = None, *, stewards_count: int = 3, tasks_count: int = 3, index: int = 1
+    mesh: SmallMesh | None = None,
+    *,
+    submitter: int = 0,
+    stewards_count: int = 3,
+    tasks_count: int = 3,
+    index: int = 1,
 ) -> FinishedTask:
-    """Return a task that device 3 ran and a majority of devices 0, 1, 2 (or device 0) decided."""
+    """Return a task that device 3 ran and a majority of devices 0, 1, 2 (or device 0) decided.
+
+    `submitter` is the number of the device that asked for it.
+    """
     mesh = mesh or small_mesh(4)
     stewards, executor = mesh.devices[:stewards_count], mesh.devices[3]
     tasks = tasks_of(tasks_count)
-    contract = contract_of(mesh, tasks, stewards=stewards)
+    contract = contract_of(mesh, tasks, submitter=mesh.devices[submitter], stewards=stewards)
     lease = lease_of(contract, range(tasks_count), steward=stewards[0], executor=executor)
     outputs = [f"output of task {number}\n".encode() for number in range(tasks_count)]
     results = proven_results(
