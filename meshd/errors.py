@@ -93,4 +93,4 @@ class BlobBudgetExceeded(BlobError):
 
 
 class BlobStorageFailed(BlobError):
-    """The disk refused a blob (full, read-only, I/O): nothing of it was kept."""
+    """The disk refused a blob (full, read-only): chunks kept before stay, nothing else does."""
