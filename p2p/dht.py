@@ -27,10 +27,10 @@ from libp2p.peer.peerinfo import PeerInfo
 from libp2p.records.validator import NamespacedValidator
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
-from p2p.addresses import parse_address
-from p2p.errors import ForeignKey, MalformedAddress
+from p2p.errors import StreamBroken
 from p2p.gate import Gate
 from p2p.identity import peer_of
+from p2p.kad_query import Named, ask_for_providers, dialable
 from p2p.members_view import MembersView
 from wire.ids import PeerId
 
@@ -39,6 +39,7 @@ QUERY_S: Final = 5.0
 PROVIDED_KEYS_MAX: Final = 20_000
 PROVIDERS_PER_KEY_MAX: Final = 20
 REFRESH_S: Final = 600.0
+_HEARSAY_S: Final = 600
 _SHA2_256: Final = bytes.fromhex("1220")
 
 log = structlog.get_logger()
@@ -66,6 +67,8 @@ class Dht:
 
     def __init__(self, members: MembersView, gate: Gate) -> None:
         self.kad = _MembersKad(members, gate)
+        self._members = members
+        self._gate = gate
         self._me = members.get_id()
 
     async def admit(self, peer: ID, addresses: Sequence[Multiaddr]) -> None:
@@ -82,7 +85,7 @@ class Dht:
                 del providers[key]
 
     async def provide(self, key: str) -> bool:
-        """Announce that we provide `key`; say whether at least one other device took the record.
+        """Announce that we provide `key`; say whether the record was sent to anybody.
 
         Records are kept for 48 hours by whoever took them: announce again before that.
         """
@@ -102,61 +105,61 @@ class Dht:
         Ends when the 20 nearest known have been asked; the caller's timeout bounds it.
         """
         target = record_key(key)
-        found = _Found()
-        found.add(self.kad.provider_store.get_providers(target))
-        known = set(self.kad.routing_table.get_peer_ids())
-        asked: set[ID] = set()
-        while batch := self._to_ask(target, known, asked):
-            asked.update(batch)
+        lookup = _Lookup(self._me, target, self.kad.routing_table.get_peer_ids())
+        for info in self.kad.provider_store.get_providers(target):
+            lookup.add_provider(Named(info.peer_id, tuple(dialable(info.addrs))))
+        while batch := lookup.next_to_ask():
             async with trio.open_nursery() as nursery:
                 for peer in batch:
-                    nursery.start_soon(self._ask, peer, target, known, found)
-        return found.providers()
+                    nursery.start_soon(self._ask, peer, lookup)
+        return lookup.providers()
 
-    def _to_ask(self, target: bytes, known: set[ID], asked: set[ID]) -> list[ID]:
-        nearest = sort_peer_ids_by_distance(target, list(known - {self._me}))[:BUCKET_SIZE]
-        return [peer for peer in nearest if peer not in asked][:CONCURRENCY]
-
-    async def _ask(self, peer: ID, target: bytes, known: set[ID], found: _Found) -> None:
+    async def _ask(self, peer: ID, lookup: _Lookup) -> None:
         with trio.move_on_after(QUERY_S):
-            store = self.kad.provider_store
-            providers, nearer = await store._get_providers_from_peer_with_closers(peer, target)
-            found.add(providers)
-            known.update(nearer[:BUCKET_SIZE])
+            try:
+                answer = await ask_for_providers(self._members, peer, lookup.target)
+            except StreamBroken as error:
+                log.info("dht.query_failed", peer_id=str(peer), error=str(error.__cause__))
+                return
+            for named in answer.providers:
+                lookup.add_provider(named)
+            for named in answer.nearer:
+                self._learn(named)
+                lookup.known.add(named.peer)
+
+    def _learn(self, named: Named) -> None:
+        # Of an admitted peer we have addresses from itself; others' word must not join them.
+        if not self._gate.is_admitted(named.peer) and named.addresses:
+            multiaddrs = [Multiaddr(str(address)) for address in named.addresses]
+            self._members.get_peerstore().add_addrs(named.peer, multiaddrs, _HEARSAY_S)
 
 
-class _Found:
-    """Providers by device, merged from many answers."""
+class _Lookup:
+    """The state of one lookup: whom we know, whom we asked, who provides."""
 
-    def __init__(self) -> None:
+    def __init__(self, me: ID, target: bytes, known: Iterable[ID]) -> None:
+        self.target = target
+        self.known = set(known)
+        self._me = me
+        self._asked: set[ID] = set()
         self._addresses: dict[PeerId, dict[str, None]] = {}
 
-    def add(self, answers: Iterable[PeerInfo]) -> None:
-        """Merge an answer; what is no device of ours or no address is left out."""
-        for info in answers:
-            try:
-                peer = peer_of(info.peer_id)
-            except ForeignKey:
-                continue
-            kept = self._addresses.setdefault(peer, {})
-            kept.update(dict.fromkeys(address_texts(info.addrs)))
+    def next_to_ask(self) -> list[ID]:
+        """Return the next of the 20 nearest that were not asked, [] at the end."""
+        nearest = sort_peer_ids_by_distance(self.target, list(self.known - {self._me}))
+        batch = [peer for peer in nearest[:BUCKET_SIZE] if peer not in self._asked][:CONCURRENCY]
+        self._asked.update(batch)
+        return batch
+
+    def add_provider(self, named: Named) -> None:
+        """Merge one claim with those of the same provider."""
+        kept = self._addresses.setdefault(peer_of(named.peer), {})
+        kept.update(dict.fromkeys(map(str, named.addresses)))
 
     def providers(self) -> tuple[Provider, ...]:
         """Return what was found, in the order of its peer ids."""
-        return tuple(
-            Provider(peer, tuple(addresses)) for peer, addresses in sorted(self._addresses.items())
-        )
-
-
-def address_texts(multiaddrs: Iterable[Multiaddr]) -> list[str]:
-    """Return the addresses of `multiaddrs` that we could dial, without `/p2p/...`."""
-    texts = []
-    for multiaddr in multiaddrs:
-        try:
-            texts.append(str(parse_address(str(multiaddr).partition("/p2p/")[0])))
-        except MalformedAddress:
-            continue
-    return texts
+        found = sorted(self._addresses.items())
+        return tuple(Provider(peer, tuple(addresses)) for peer, addresses in found)
 
 
 class _MembersKad(KadDHT):

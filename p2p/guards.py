@@ -92,9 +92,10 @@ PRIVATE_NAMES: Final = (
         "replaced by a logger: it logs to the root logger, which then prints on standard error",
     ),
     PrivateName(
-        "libp2p.kad_dht.provider_store",
-        "ProviderStore._get_providers_from_peer_with_closers",
-        "called: the public lookup stops at the local store, repeats itself and caches for 48 h",
+        "libp2p.pubsub.pubsub",
+        "Pubsub._handle_dead_peer",
+        "overridden, with `_peer_is_connected` and `_peer_subscription_count`: after one broken "
+        "stream a peer that is still there would never be sent anything again",
     ),
     PrivateName(
         "libp2p.kad_dht.kad_dht",

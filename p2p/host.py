@@ -28,11 +28,12 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no t
 
 from p2p.addresses import Address, expand_wildcard, parse_address
 from p2p.connections import Connected, ConnectionWatch, Disconnected, seen_at
-from p2p.dht import Dht, Provider, address_texts, protocol_names
-from p2p.errors import PeerUnreachable, ProtocolRefused, StreamBroken
+from p2p.dht import Dht, Provider, protocol_names
+from p2p.errors import NetworkError, PeerUnreachable, ProtocolRefused, StreamBroken
 from p2p.gate import Gate
 from p2p.guards import NEGOTIATE_S, NoiseYamuxUpgrader, SilentHost, is_benign_at_shutdown
 from p2p.identity import key_pair, libp2p_id, peer_of
+from p2p.kad_query import dialable
 from p2p.mdns import run_mdns
 from p2p.members_view import MembersView
 from p2p.muxed_stream import MuxedStream
@@ -87,7 +88,8 @@ class Host:
     `on_connected`/`on_disconnected` for a peer's first and last connection, `on_discovered` for
     devices that announce themselves on the local network (dial them or not: nobody else does).
     `introduce(peer, addresses)` is awaited when Kademlia would ask a device that is not connected
-    or not admitted: it should connect, do the membership handshake and `admit`, or just return.
+    or not admitted: it should connect, do the membership handshake and `admit`; or raise a
+    NetworkError; or just return.
     """
 
     def __init__(
@@ -335,16 +337,19 @@ class Host:
         if self._swarm.live_connections(peer) and self._gate.is_admitted(peer):
             return
         stored = self._peerstore
-        addresses = address_texts(stored.addrs(peer)) if stored.has_peer(peer) else []
-        await self._introduce(peer_of(peer), tuple(addresses))
+        addresses = dialable(stored.addrs(peer)) if stored.has_peer(peer) else []
+        try:
+            await self._introduce(peer_of(peer), tuple(map(str, addresses)))
+        except NetworkError as error:
+            log.info("peer.not_introduced", peer_id=str(peer), reason=str(error))
 
     # Provider records and gossip
 
     async def provide(self, key: str) -> bool:
-        """Announce to the devices nearest to `key` that we provide it; say whether one took it.
+        """Announce to the devices nearest to `key` that we provide it; say whether there were any.
 
-        They keep the record for 48 hours: provide again before that. At most one key a second:
-        libp2p's hosts accept ten records in ten seconds from a peer and reset the rest.
+        Nobody confirms. They keep the record for 48 hours: provide again before that. At most one
+        key a second: libp2p's hosts accept ten records in ten seconds of a peer, no more.
         """
         return await self._dht.provide(key)
 

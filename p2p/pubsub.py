@@ -114,6 +114,20 @@ class _ContainedPubsub(Pubsub):
             allowed_topics=None,
         )
 
+    def _handle_dead_peer(self, peer_id: ID) -> None:
+        """Give up the stream to a peer, but not what it subscribed to while it is connected.
+
+        It told us on a stream of its own and will not say it again: libp2p would never send it
+        anything any more.
+        """
+        connected = self._peer_is_connected(peer_id)
+        topics = [topic for topic, peers in self.peer_topics.items() if peer_id in peers]
+        super()._handle_dead_peer(peer_id)
+        if connected and topics:
+            self._peer_subscription_count[peer_id] = len(topics)
+            for topic in topics:
+                self.peer_topics.setdefault(topic, set()).add(peer_id)
+
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take in one message, ours or another's."""
         if len(msg.topicIDs) != 1 or len(msg.data) > RECORD_BYTES_MAX:
