@@ -9,3 +9,7 @@ class SchedulerError(MeshError):
 
 class ReceiptIncomplete(SchedulerError):
     """The parts at hand do not make a receipt that verifies: wait for what the message names."""
+
+
+class IllegalTransition(SchedulerError):
+    """A task was moved from a state in a way there is none: a bug on our side."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from telemetry.breaker import BreakerState
@@ -35,7 +35,7 @@ class Exclusion(enum.StrEnum):
     ENGINE_PROFILE = "engine_profile"
     BREAKER_OPEN = "breaker_open"
     FAILED_THIS_TASK = "failed_this_task"
-    NO_FREE_SLOTS = "no_free_slots"
+    REFUSED = "refused"
     REFUSED_RECENTLY = "refused_recently"
 
 
@@ -46,6 +46,7 @@ PERMANENT = frozenset(
         Exclusion.CAPABILITY_MISSING,
         Exclusion.NODE_TYPE,
         Exclusion.ENGINE_PROFILE,
+        Exclusion.REFUSED,
     }
 )
 

@@ -17,6 +17,7 @@ from wire.content import Content
 from wire.ids import BatchId, Digest, PeerId
 from wire.limits import Limits
 from wire.messages import Message, RecordsGiven
+from wire.tasks import Epoch
 
 
 class Send(Struct, frozen=True):
@@ -138,6 +139,7 @@ class RunId(Struct, frozen=True, array_like=True, order=True):
 
     batch: BatchId
     index: int
+    epoch: Epoch
     attempt: int
 
 

@@ -30,6 +30,12 @@ class WallClockRead(Struct, frozen=True):
     uncertainty_us: int | None
 
 
+class Listening(Struct, frozen=True):
+    """This device can be reached at these addresses."""
+
+    addresses: tuple[str, ...]
+
+
 class LinkUp(Struct, frozen=True, kw_only=True):
     """A handshake succeeded: the peer's chain leads to this mesh's founder."""
 
@@ -201,6 +207,7 @@ class Stopping(Struct, frozen=True):
 Event: TypeAlias = (
     Restarted
     | WallClockRead
+    | Listening
     | LinkUp
     | LinkDown
     | DialFailed

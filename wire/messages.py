@@ -17,6 +17,7 @@ from wire.signed import Signed
 from wire.tasks import (
     LEASE_TASKS_MAX,
     Contract,
+    Epoch,
     Index,
     Lease,
     Outcome,
@@ -220,9 +221,10 @@ class LeaseGranted(Struct, frozen=True, kw_only=True):
 
 
 class LeaseRef(Struct, frozen=True, array_like=True):
-    """Names one lease of a batch; a steward never gives an attempt number twice."""
+    """Names one lease of a batch; within an epoch no attempt number is given twice."""
 
     batch: BatchId
+    epoch: Epoch
     attempt: Annotated[int, Meta(ge=1, le=1 << 31)]
 
 

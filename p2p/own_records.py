@@ -1,0 +1,146 @@
+"""What this device says about itself: presence, capabilities, telemetry, each signed and numbered.
+
+The incarnation (Das et al. 2002, *SWIM*, section 4.2) rises with every start and is durable before
+anything is signed under it. A device that hears a higher one of its own lost its disk, or was
+restored from an old copy: it goes one higher still, so that nobody can roll its state back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+from msgspec import Struct
+
+from p2p.directory import Chain, Directory
+from telemetry.publication import Published, is_publication_due
+from telemetry.sample import Sample
+from wire.effects import Effect, Persist, Row, SetTimer, Trace
+from wire.ids import PeerId
+from wire.records import Capabilities, Presence, Record, RecordKind
+from wire.signed import Signed, Signer, encode_body, sign
+
+INCARNATION_ROW = "incarnation"
+_KEY = b"own"
+
+
+class IncarnationRow(Struct, frozen=True, kw_only=True):
+    """The highest incarnation under which this device may have signed."""
+
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class IncarnationDurable:
+    """Timer of no delay: records may be signed under this incarnation."""
+
+    incarnation: int
+
+
+@dataclass(slots=True, kw_only=True)
+class OwnRecords:
+    """Signs this device's records into its own directory; the caller spreads them."""
+
+    signer: Signer
+    chain: Chain
+    directory: Directory
+    capabilities: tuple[str, ...]
+    presence: Presence
+    incarnation: int = 0
+    sample: Sample = field(default_factory=Sample)
+    _is_durable: bool = False
+    _counter: int = 0
+    _published: Published | None = None
+
+    def on_restarted(self, rows: list[IncarnationRow]) -> list[Effect]:
+        """Begin a new incarnation."""
+        highest = max((row.incarnation for row in rows), default=0)
+        return self._begin(highest + 1)
+
+    def on_incarnation_durable(
+        self, durable: IncarnationDurable, *, now_us: int
+    ) -> tuple[Signed[Record], ...]:
+        """Sign everything anew; return the records to spread."""
+        if durable.incarnation != self.incarnation:
+            return ()  # a higher one is on its way
+        self._is_durable = True
+        self._counter = 0
+        records = [
+            self._record(RecordKind.PRESENCE, encode_body(self.presence), now_us),
+            self._record(
+                RecordKind.CAPABILITIES,
+                encode_body(Capabilities(keys=self.capabilities)),
+                now_us,
+            ),
+        ]
+        if self._published is not None:
+            records.append(self._record(RecordKind.TELEMETRY, encode_body(self.sample), now_us))
+        return tuple(records)
+
+    def on_own_record_heard(self, record: Record) -> list[Effect]:
+        """Somebody holds a word of ours that we do not know: go above it."""
+        if (record.incarnation, record.counter) <= (self.incarnation, self._counter):
+            return []
+        trace = Trace("incarnation.raised", {"heard": record.incarnation, "own": self.incarnation})
+        return [trace, *self._begin(record.incarnation + 1)]
+
+    def on_addresses(
+        self, addresses: tuple[str, ...], *, now_us: int
+    ) -> tuple[Signed[Record], ...]:
+        """The device listens elsewhere now."""
+        if addresses == self.presence.addresses:
+            return ()
+        self.presence = msgspec.structs.replace(self.presence, addresses=addresses)
+        return self._presence_again(now_us)
+
+    def on_stopping(self, *, now_us: int) -> tuple[Signed[Record], ...]:
+        """Say goodbye."""
+        self.presence = msgspec.structs.replace(self.presence, has_left=True)
+        return self._presence_again(now_us)
+
+    def on_sample(
+        self, sample: Sample, *, members_count: int, now_us: int
+    ) -> tuple[Signed[Record], ...]:
+        """Sign a new sample if it says something new."""
+        self.sample = sample
+        if not self._is_durable or not is_publication_due(
+            self._published, sample, members_count=members_count, now_us=now_us
+        ):
+            return ()
+        return (self.telemetry(sample, now_us=now_us),)
+
+    def telemetry(self, sample: Sample, *, now_us: int) -> Signed[Record]:
+        """Return `sample` signed, as the newest telemetry of this device."""
+        self.sample = sample
+        self._published = Published(sample=sample, at_us=now_us)
+        return self._record(RecordKind.TELEMETRY, encode_body(sample), now_us)
+
+    def _presence_again(self, now_us: int) -> tuple[Signed[Record], ...]:
+        if not self._is_durable:
+            return ()
+        return (self._record(RecordKind.PRESENCE, encode_body(self.presence), now_us),)
+
+    def _begin(self, incarnation: int) -> list[Effect]:
+        self.incarnation = incarnation
+        self._is_durable = False
+        row = Row(INCARNATION_ROW, _KEY, IncarnationRow(incarnation=incarnation))
+        return [Persist((row,), (SetTimer(IncarnationDurable(incarnation), 0),))]
+
+    def _record(self, kind: RecordKind, body: bytes, now_us: int) -> Signed[Record]:
+        self._counter += 1
+        signed = sign(
+            Record(
+                owner=self._own,
+                kind=str(kind),
+                incarnation=self.incarnation,
+                counter=self._counter,
+                body=body,
+            ),
+            self.signer,
+        )
+        self.directory.merge(signed, self.chain, now_us=now_us)
+        return signed
+
+    @property
+    def _own(self) -> PeerId:
+        return self.signer.peer

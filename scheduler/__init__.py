@@ -1,0 +1,1 @@
+"""A task's life: contract, selection, lease, result, outcome, receipt."""

@@ -1,0 +1,179 @@
+"""Offering tasks: two devices are asked, the better of those that accept gets the lease.
+
+Tasks go out in chunks that shrink as fewer are left (guided self-scheduling, Polychronopoulos and
+Kuck 1987): large ones save messages at first, small ones balance the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from scheduler.selection import (
+    PERMANENT,
+    Acceptance,
+    Candidate,
+    Exclusion,
+    Sampler,
+    choose,
+    exclusion,
+)
+from wire.ids import BatchId, PeerId
+from wire.messages import OfferRefusal
+from wire.tasks import LEASE_TASKS_MAX, Contract, Strategy
+
+PLACEMENTS_MAX = 16
+CHUNKS_PER_SLOT = 2
+REFUSED_PAUSE_US = 300_000
+
+# A refusal for one of these reasons stands for this contract, not only for now.
+LASTING = frozenset(
+    {
+        OfferRefusal.NOT_EXECUTOR,
+        OfferRefusal.OVER_DEVICE_LIMIT,
+        OfferRefusal.ENGINE_PROFILE,
+        OfferRefusal.CAPABILITY_MISSING,
+        OfferRefusal.NOT_A_SUBMITTER,
+        OfferRefusal.BAD_CONTRACT,
+    }
+)
+
+
+@dataclass(slots=True, kw_only=True)
+class Placement:
+    """Some tasks of a batch, offered to a few devices."""
+
+    batch: BatchId
+    indices: tuple[int, ...]
+    strategy: Strategy
+    asked: dict[PeerId, Candidate]
+    accepted: dict[PeerId, Acceptance] = field(default_factory=dict)
+    refused: set[PeerId] = field(default_factory=set)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether everybody who was asked has answered."""
+        return len(self.accepted) + len(self.refused) == len(self.asked)
+
+    def best(self) -> Acceptance | None:
+        """Return whom the strategy takes; None if nobody accepted."""
+        in_order = [self.accepted[peer] for peer in self.asked if peer in self.accepted]
+        return choose(self.strategy, in_order) if in_order else None
+
+    def losers(self) -> list[PeerId]:
+        """Return those whose reservation is not needed: all but the best, silent ones included."""
+        best = self.best()
+        winner = None if best is None else best.candidate.peer
+        return [peer for peer in self.asked if peer not in self.refused and peer != winner]
+
+
+@dataclass(slots=True, kw_only=True)
+class Placements:
+    """The offers that are out, PLACEMENTS_MAX at most; further tasks wait for an answer."""
+
+    sampler: Sampler
+    _open: dict[int, Placement] = field(default_factory=dict)
+    _count: int = 0
+    _paused_until_us: dict[PeerId, int] = field(default_factory=dict)
+    _refusals: dict[tuple[BatchId, PeerId], str] = field(default_factory=dict)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another placement may be opened."""
+        return len(self._open) < PLACEMENTS_MAX
+
+    def exclusions(
+        self, batch: BatchId, contract: Contract, candidates: Iterable[Candidate], *, now_us: int
+    ) -> tuple[list[Candidate], dict[PeerId, tuple[Exclusion, str]]]:
+        """Return who is eligible now, and for everybody else the rule that excludes it."""
+        eligible: list[Candidate] = []
+        excluded: dict[PeerId, tuple[Exclusion, str]] = {}
+        for candidate in candidates:
+            reason = self._exclusion(batch, contract, candidate, now_us)
+            if reason is None:
+                eligible.append(candidate)
+            else:
+                excluded[candidate.peer] = reason
+        return eligible, excluded
+
+    def open(
+        self,
+        batch: BatchId,
+        contract: Contract,
+        indices: tuple[int, ...],
+        eligible: list[Candidate],
+    ) -> tuple[int, Placement]:
+        """Draw whom to ask for `indices`; return the number of the offer."""
+        self._count += 1
+        placement = Placement(
+            batch=batch,
+            indices=indices,
+            strategy=contract.strategy,
+            asked={one.peer: one for one in self.sampler.sample(contract, eligible)},
+        )
+        self._open[self._count] = placement
+        return self._count, placement
+
+    def on_accepted(
+        self, offer: int, peer: PeerId, *, tasks_count: int, wait_us: int
+    ) -> Placement | None:
+        """Note an acceptance; None if nobody waits for it any more."""
+        placement = self._open.get(offer)
+        if placement is None or peer not in placement.asked:
+            return None
+        placement.accepted[peer] = Acceptance(
+            candidate=placement.asked[peer], tasks_count=tasks_count, wait_us=wait_us
+        )
+        return placement
+
+    def on_rejected(
+        self, offer: int, peer: PeerId, reason: OfferRefusal, detail: str, *, now_us: int
+    ) -> Placement | None:
+        """Note a refusal: pause that device, or leave it out for good if it would never do."""
+        placement = self._open.get(offer)
+        if placement is None or peer not in placement.asked:
+            return None
+        placement.refused.add(peer)
+        if reason in LASTING:
+            self._refusals[placement.batch, peer] = f"{reason} {detail}".strip()
+        else:
+            jitter_us = self.sampler.rng.randrange(REFUSED_PAUSE_US)
+            self._paused_until_us[peer] = now_us + REFUSED_PAUSE_US + jitter_us
+        return placement
+
+    def on_room(self, peer: PeerId) -> None:
+        """A device finished something, so it has room again."""
+        self._paused_until_us.pop(peer, None)
+
+    def close(self, offer: int) -> Placement | None:
+        """End a placement, answered or not."""
+        return self._open.pop(offer, None)
+
+    def forget(self, batch: BatchId) -> None:
+        """Drop what is remembered about a batch that is decided."""
+        for key in [key for key in self._refusals if key[0] == batch]:
+            del self._refusals[key]
+
+    def _exclusion(
+        self, batch: BatchId, contract: Contract, candidate: Candidate, now_us: int
+    ) -> tuple[Exclusion, str] | None:
+        refusal = self._refusals.get((batch, candidate.peer))
+        if refusal is not None:
+            return Exclusion.REFUSED, refusal
+        excluded = exclusion(contract, candidate)
+        if excluded is not None:
+            return excluded
+        if now_us < self._paused_until_us.get(candidate.peer, now_us):
+            return Exclusion.REFUSED_RECENTLY, "it had no room a moment ago"
+        return None
+
+
+def chunk_size(waiting_count: int, eligible: list[Candidate]) -> int:
+    """Return how many tasks to offer at once."""
+    slots = sum(candidate.slots_total or 1 for candidate in eligible)
+    return max(1, min(LEASE_TASKS_MAX, -(-waiting_count // (CHUNKS_PER_SLOT * slots))))
+
+
+def is_permanent(reasons: Iterable[Exclusion]) -> bool:
+    """Say whether waiting alone would never make anybody eligible."""
+    return all(reason in PERMANENT for reason in reasons)

@@ -1,0 +1,118 @@
+"""What this device thinks of each peer: its measurements, its circuit breaker, its health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from random import Random
+
+from telemetry.breaker import Breaker, BreakerConfig, BreakerState, ProbeEnd
+from telemetry.health import (
+    DEFAULT_REFERENCES,
+    DEFAULT_WEIGHTS,
+    Health,
+    HealthReferences,
+    HealthWeights,
+    health_of,
+)
+from telemetry.measurement import MeasurementRecord, Measurements
+from telemetry.sample import Sample
+from wire.effects import Effect, Persist, Row, SetTimer
+from wire.ids import PeerId
+
+MEASUREMENT_ROW = "measurement"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerDue:
+    """Timer: a breaker's cooldown is over."""
+
+    peer: PeerId
+
+
+@dataclass(slots=True, kw_only=True)
+class Standings:
+    """The standing of every peer that was measured, as many as the measurements hold."""
+
+    sample_of: Callable[[PeerId], Sample | None]
+    rng: Random
+    measurements: Measurements
+    breaker_config: BreakerConfig = field(default_factory=BreakerConfig)
+    weights: HealthWeights = DEFAULT_WEIGHTS
+    references: HealthReferences = DEFAULT_REFERENCES
+    _breakers: dict[PeerId, Breaker] = field(default_factory=dict)
+
+    def on_restarted(self, rows: list[MeasurementRecord]) -> None:
+        """Take up what was measured before."""
+        for row in rows:
+            self.measurements.from_record(row)
+
+    def health(self, peer: PeerId) -> Health:
+        """Return the health of a peer, from what was measured and what it claims."""
+        return health_of(
+            self.measurements.of(peer),
+            self.sample_of(peer),
+            weights=self.weights,
+            references=self.references,
+        )
+
+    def breaker(self, peer: PeerId) -> Breaker:
+        """Return the breaker kept for a peer."""
+        if peer not in self._breakers:
+            self._breakers[peer] = Breaker(random=self.rng, config=self.breaker_config)
+        return self._breakers[peer]
+
+    def state(self, peer: PeerId) -> BreakerState:
+        """Return whether a peer gets work from here; a peer without a breaker does."""
+        breaker = self._breakers.get(peer)
+        return BreakerState.CLOSED if breaker is None else breaker.state
+
+    def allows_work(self, peer: PeerId) -> bool:
+        """Say whether a peer may get a lease now."""
+        breaker = self._breakers.get(peer)
+        return breaker is None or breaker.allows_work
+
+    def on_readings(self, peer: PeerId, *, now_us: int) -> list[Effect]:
+        """A new sample or round trip of a peer is there."""
+        breaker = self.breaker(peer)
+        breaker.on_readings(self.measurements.of(peer), self.sample_of(peer), now_us=now_us)
+        return self._timer(peer, breaker, now_us)
+
+    def on_breaker_due(self, due: BreakerDue, *, now_us: int) -> list[Effect]:
+        """Let a probe through if the peer has cooled down."""
+        breaker = self.breaker(due.peer)
+        breaker.on_timer_due(now_us=now_us)
+        return self._timer(due.peer, breaker, now_us)
+
+    def on_lease_granted(self, peer: PeerId, lease: Hashable, *, now_us: int) -> None:
+        """A peer that `allows_work` got a lease."""
+        self.breaker(peer).on_lease_granted(lease, now_us=now_us)
+
+    def on_lease_ended(
+        self, peer: PeerId, lease: Hashable, end: ProbeEnd, *, now_us: int
+    ) -> list[Effect]:
+        """Note how a lease ended; only the device's own failures count against it."""
+        match end:
+            case ProbeEnd.SUCCEEDED:
+                self.measurements.on_success(peer)
+            case ProbeEnd.DEVICE_FAILED:
+                self.measurements.on_device_failure(peer)
+            case ProbeEnd.INCONCLUSIVE:
+                pass
+        breaker = self.breaker(peer)
+        breaker.on_lease_ended(lease, end, now_us=now_us)
+        effects = self.on_readings(peer, now_us=now_us)
+        if end is ProbeEnd.INCONCLUSIVE:
+            return effects
+        row = Row(MEASUREMENT_ROW, peer, self.measurements.to_record(peer))
+        return [*effects, Persist((row,))]
+
+    def on_dispute(self, peer: PeerId) -> list[Effect]:
+        """A peer gave a wrong result."""
+        self.measurements.on_dispute(peer)
+        return [Persist((Row(MEASUREMENT_ROW, peer, self.measurements.to_record(peer)),))]
+
+    def _timer(self, peer: PeerId, breaker: Breaker, now_us: int) -> list[Effect]:
+        if breaker.due_us is None:
+            return []
+        return [SetTimer(BreakerDue(peer), max(1, breaker.due_us - now_us))]
