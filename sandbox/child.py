@@ -74,7 +74,7 @@ class Child:
             view = memoryview(body)
             while view:
                 view = view[await self._socket.send(view) :]
-        except OSError as error:
+        except (OSError, trio.ClosedResourceError) as error:
             raise ChildBroken(f"it does not listen: {error}") from error
 
     async def receive(self, decoder: msgspec.msgpack.Decoder[Frame]) -> Frame:
@@ -122,7 +122,7 @@ class Child:
                 if received_bytes == 0:
                     raise ChildBroken("it has gone")
                 view = view[received_bytes:]
-        except OSError as error:
+        except (OSError, trio.ClosedResourceError) as error:
             raise ChildBroken(f"it does not speak: {error}") from error
         return received
 

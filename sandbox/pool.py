@@ -78,14 +78,15 @@ class Pool:
         """
         await trio.to_thread.run_sync(self._cache.open)
         self._is_open = True
-        try:
-            async with trio.open_nursery() as nursery:
-                for number in range(self._worker_count):
-                    nursery.start_soon(self._keep_worker, number)
-                task_status.started()
-        finally:
-            self._is_open = False
-            self._queue.fail_waiting(_closing())
+        async with trio.open_nursery() as nursery:
+            for number in range(self._worker_count):
+                nursery.start_soon(self._keep_worker, number)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:  # before the workers are gone, so that their jobs are told why
+                self._is_open = False
+                self._queue.fail_waiting(_closing())
 
     async def execute(self, job: Job) -> Execution:
         """Run `job` when a worker is free, compiling its module first if need be.

@@ -229,7 +229,7 @@ def _at(types: list[_FunctionType], index: int) -> _FunctionType | None:
 
 
 def _unknown_import(module: str, name: str) -> str:
-    imported = f"{module[:40]}.{name[:60]}".encode("unicode_escape").decode("ascii")
+    imported = ascii(f"{module[:40]}.{name[:60]}")[1:-1]  # names may hold anything
     if module == "wasi_unstable":
         why = "which is the WASI of before 2020"
     elif module.startswith("wasi:"):

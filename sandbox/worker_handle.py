@@ -16,7 +16,7 @@ from wire.execution import ExecutionFailure, ExecutionStatus
 
 START_TIMEOUT_S = 60
 LOAD_TIMEOUT_S = 60  # reading and mapping native code, before the job's own clock starts
-WALL_GRACE_S = 1.0  # a result may be on its way when the time is over
+WALL_GRACE_S = 0.25  # a result may be on its way when the time is over
 _EXIT_CODE_MAX = (1 << 32) - 1
 
 _decoder: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
