@@ -1,0 +1,1 @@
+"""The same node in virtual time, through partitions, crashes and lost disks."""

@@ -1,0 +1,247 @@
+"""What must never happen, checked while a run goes on.
+
+Each check reads what the nodes store, send and answer; none reads a node's memory. The names (S1,
+S2 ...) are those of docs/simulation.md. A breach raises InvariantBroken at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar, cast
+
+from msgspec import Struct
+
+from scheduler.receipt import receipt_to_file, verify_receipt
+from scheduler.states import TRANSITIONS, TaskState
+from simulations.engine import US_PER_S, Engine
+from simulations.errors import InvariantBroken
+from simulations.evidence import signed_parts
+from simulations.host import SimulatedHost
+from simulations.register import Register
+from wire import effects as do
+from wire import events as on
+from wire.answers import Accepted, ReceiptView, TaskList, TaskView
+from wire.codec import Decoder
+from wire.effects import Effect, Row, RunId
+from wire.events import Event
+from wire.ids import BatchId, PeerId, StoreId, TaskId, task_id_from_text
+from wire.messages import LeaseGranted, Message, ReceiptGiven, Settled
+from wire.signed import Signed, SignedBody, Verifier
+from wire.tasks import Contract, Epoch, Lease, Receipt, Vote, batch_id_of
+
+_Body = TypeVar("_Body", bound=SignedBody)
+
+
+class Budget(Struct, frozen=True, kw_only=True):
+    """How much a healthy node does at most."""
+
+    sends_per_second_max: int = 400
+    leases_max: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedTask:
+    """A task that a node answered for, and the store in which it promised to keep it."""
+
+    task: TaskId
+    host: int
+    store: StoreId
+
+
+class Checks:
+    """Watches all devices of a run."""
+
+    def __init__(self, engine: Engine, verifier: Verifier, budget: Budget) -> None:
+        self.register = Register()
+        self.accepted: list[AcceptedTask] = []
+        self.seen: Counter[str] = Counter()  # what happened at least sometimes
+        self._engine = engine
+        self._verifier = verifier
+        self._budget = budget
+        self._receipts = Decoder(Receipt, verifier)
+        self._kept: set[tuple[StoreId, BatchId]] = set()
+        self._leases: dict[tuple[PeerId, StoreId, BatchId, Epoch, int], bytes] = {}
+        self._runs: dict[PeerId, set[RunId]] = {}
+        self._states: dict[tuple[PeerId, StoreId, str], str] = {}
+        self._views: dict[str, tuple[object, ...]] = {}
+        self._receipts_checked: set[bytes] = set()
+        self._sends: Counter[PeerId] = Counter()
+        self._second = 0
+
+    def watch(self, host: SimulatedHost) -> None:
+        """Watch a device's disk too."""
+        host.disk.on_durable = partial(self._saw_durable, host)
+
+    def saw_event(self, host: SimulatedHost, event: Event) -> None:
+        """Note what ended or began."""
+        match event:
+            case on.Restarted():
+                self._runs[host.peer] = set()
+            case on.Executed(run=run) | on.ExecutionFailed(run=run):
+                self._runs[host.peer].discard(run)
+
+    def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
+        """Check what a node wants before it is done."""
+        match effect:
+            case do.Send(peer, message):
+                self._count_send(host)
+                self._check_told(host, peer, message)
+            case do.Execute(run=run):
+                self._check_run(host, run)
+            case do.Kill(run):
+                self._runs[host.peer].discard(run)
+            case do.Persist(rows):
+                for vote in (part for row in rows for part in _signed(row.value, Vote)):
+                    self._check_own_vote(host, vote)
+            case do.Answer(_, value):
+                self._check_answer(host, value)
+
+    # What is durable.
+
+    def _saw_durable(self, host: SimulatedHost, row: Row) -> None:
+        for contract in _signed(row.value, Contract):
+            self.register.add_contract(contract)
+            self._kept.add((host.disk.store, batch_id_of(contract)))
+        for vote in _signed(row.value, Vote):
+            self.register.add_vote(vote)
+
+    def _check_own_vote(self, host: SimulatedHost, vote: Signed[Vote]) -> None:
+        """S8: a device votes only as the store that it has, and only on what that store keeps."""
+        if vote.signer != host.peer:
+            return
+        if vote.body.store != host.disk.store:
+            raise InvariantBroken(f"S8: {host.device.name} votes as a store that it lost")
+        if (host.disk.store, vote.body.batch) not in self._kept:
+            raise InvariantBroken(f"S8: {host.device.name} votes on a batch that it does not keep")
+
+    # What is told to other devices.
+
+    def _check_told(self, host: SimulatedHost, peer: PeerId, message: Message) -> None:
+        match message:
+            case LeaseGranted(lease=lease):
+                self._check_lease(host, lease)
+            case Settled(batch=batch, outcomes=outcomes):
+                for index, outcome in outcomes.items():
+                    if outcome is not None:
+                        self._check_outcome(host, batch, index, outcome.kind)
+            case ReceiptGiven(receipt=receipt):
+                self._check_receipt(host, receipt)
+
+    def _check_lease(self, host: SimulatedHost, lease: Signed[Lease]) -> None:
+        """S8: within an epoch no attempt number is given to two leases, not even by a restart."""
+        body = lease.body
+        if body.store != host.disk.store:
+            raise InvariantBroken(f"S8: {host.device.name} leases as a store that it lost")
+        name = (lease.signer, body.store, body.batch, body.epoch, body.attempt)
+        if self._leases.setdefault(name, lease.received) != lease.received:
+            raise InvariantBroken(f"S8: attempt {body.attempt} in {body.epoch} names two leases")
+
+    def _check_outcome(self, host: SimulatedHost, batch: BatchId, index: int, kind: str) -> None:
+        """S2, S8: what is told is what the durable votes say."""
+        outcome = self.register.outcomes.get((batch, index))
+        where = f"{batch.hex()}.{index}"
+        if outcome is None:
+            raise InvariantBroken(f"S8: {host.device.name} tells how {where} ended, and no vote")
+        if outcome.kind != kind:
+            raise InvariantBroken(f"S2: {host.device.name} says {kind} of {where}: {outcome}")
+
+    def _check_receipt(self, host: SimulatedHost, receipt: Receipt) -> None:
+        """S3: contract, task, lease, result, votes and chains, as anyone would check them."""
+        file = receipt_to_file(receipt)
+        if file in self._receipts_checked:
+            return
+        self._receipts_checked.add(file)
+        verdict = verify_receipt(file, verifier=self._verifier, mesh=host.device.mesh)
+        if not verdict.is_good:
+            faults = ", ".join(verdict.faults)
+            raise InvariantBroken(f"S3: a receipt of {host.device.name} is not good: {faults}")
+        for vote in receipt.votes:
+            self.register.add_vote(vote)
+        self.seen["receipt.good"] += 1
+
+    # What runs.
+
+    def _check_run(self, host: SimulatedHost, run: RunId) -> None:
+        """S5: no more leases at work than a device may hold, and no run begun twice."""
+        runs = self._runs[host.peer]
+        if run in runs:
+            raise InvariantBroken(f"S5: {host.device.name} starts {run} twice")
+        runs.add(run)
+        leases_count = len({(one.batch, one.epoch, one.attempt) for one in runs})
+        if leases_count > self._budget.leases_max:
+            raise InvariantBroken(f"S5: {host.device.name} works under {leases_count} leases")
+
+    def _count_send(self, host: SimulatedHost) -> None:
+        """S11: a bound on what a node sends a second."""
+        second = self._engine.now_us // US_PER_S
+        if second != self._second:
+            self._second = second
+            self._sends.clear()
+        self._sends[host.peer] += 1
+        if self._sends[host.peer] > self._budget.sends_per_second_max:
+            sends_count = self._sends[host.peer]
+            raise InvariantBroken(f"S11: {host.device.name} sends {sends_count} in one second")
+
+    # What people are told.
+
+    def _check_answer(self, host: SimulatedHost, value: object) -> None:
+        match value:
+            case Accepted(tasks=tasks):
+                self._check_accepted(host, [task_id_from_text(text) for text in tasks])
+            case TaskView():
+                self._check_view(host, value)
+            case TaskList(tasks=views):
+                for view in views:
+                    self._check_view(host, view)
+            case ReceiptView(receipt=file):
+                self._check_receipt(host, self._receipts.decode(file))
+
+    def _check_accepted(self, host: SimulatedHost, tasks: list[TaskId]) -> None:
+        """S1: what is accepted is durable first."""
+        for task in tasks:
+            if (host.disk.store, task.batch) not in self._kept:
+                raise InvariantBroken(f"S1: {task} was accepted before it was durable")
+            self.accepted.append(AcceptedTask(task, host.index, host.disk.store))
+
+    def _check_view(self, host: SimulatedHost, view: TaskView) -> None:
+        """S6: states change only as they may. S2: all views of a decided task agree."""
+        place = (host.peer, host.disk.store, view.id)
+        before = self._states.get(place, view.state)
+        self._states[place] = view.state
+        if view.state not in LATER_STATES[before]:
+            raise InvariantBroken(f"S6: {view.id} went from {before} to {view.state}")
+        if view.is_decided != TaskState(view.state).is_decided:
+            raise InvariantBroken(f"S6: {view.id} is {view.state}, decided: {view.is_decided}")
+        if view.attempts > 1:
+            self.seen["task.tried_again"] += 1
+        if view.is_decided:
+            task = task_id_from_text(view.id)
+            self._check_outcome(host, task.batch, task.index, str(view.outcome))
+            end = (view.outcome, view.status, view.exit_code, view.output_digest, view.executor)
+            if self._views.setdefault(view.id, end) != end:
+                raise InvariantBroken(f"S2: {view.id} ended as {self._views[view.id]} and {end}")
+
+
+def _signed(whole: object, kind: type[_Body]) -> list[Signed[_Body]]:
+    found = [
+        part
+        for part in signed_parts(whole)
+        if isinstance(part, Signed) and isinstance(part.body, kind)
+    ]
+    return cast(list[Signed[_Body]], found)
+
+
+def _later_states() -> dict[str, frozenset[str]]:
+    """Return for each state of a task those it may be in later: views may skip some."""
+    later = {state: {state} for state in TaskState}
+    for (before, _), after in TRANSITIONS.items():
+        later[before].add(after)
+    for _ in TaskState:
+        for state in TaskState:
+            later[state] |= {far for near in later[state] for far in later[near]}
+    return {str(state): frozenset(map(str, states)) for state, states in later.items()}
+
+
+LATER_STATES = _later_states()

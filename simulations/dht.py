@@ -1,0 +1,100 @@
+"""Provider records of a simulated Kademlia: who provides a capability, possibly long ago.
+
+A record lies at the few devices nearest to its key that its provider could reach when it published;
+a lookup sees what those it can reach hold. Records of devices that have died or withdrawn stay
+until they run out, a fresh one is seen after a while only, and a device that restarts has lost what
+it held for others: an answer proves nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from blake3 import blake3
+
+from simulations.engine import US_PER_S, Engine
+from simulations.network import Network
+from simulations.paths import LANE_LOOKUP
+from wire.events import Provider
+from wire.ids import PeerId
+
+HOLDERS_COUNT = 20
+LOOKUP_ROUND_TRIPS = 3
+PUBLISH_US = 1 * US_PER_S
+REPUBLISH_US = 600 * US_PER_S
+RECORD_TTL_US = 2 * REPUBLISH_US
+PROVIDERS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    addresses: tuple[str, ...]
+    expires_us: int
+
+
+class Dht:
+    """All provider records, by who holds them."""
+
+    def __init__(self, engine: Engine, network: Network) -> None:
+        self._engine = engine
+        self._network = network
+        self._held: dict[PeerId, dict[str, dict[PeerId, _Record]]] = {}
+        self._provided: dict[PeerId, set[str]] = {}
+
+    def provide(self, provider: PeerId, key: str) -> None:
+        """Publish a record soon, and again for as long as it is not withdrawn."""
+        keys = self._provided.setdefault(provider, set())
+        if key not in keys:
+            keys.add(key)
+            boot = self._network.endpoint(provider).boot
+            self._engine.after(PUBLISH_US, partial(self._publish, provider, boot, key))
+
+    def withdraw(self, provider: PeerId, key: str) -> None:
+        """Stop publishing; the records that are out stay until they run out."""
+        self._provided.get(provider, set()).discard(key)
+
+    def process_died(self, peer: PeerId) -> None:
+        """Forget what the process held for others, and what it would have published again."""
+        self._held.pop(peer, None)
+        self._provided.pop(peer, None)
+
+    def lookup_us(self, seeker: PeerId, key: str) -> int:
+        """Return how long a lookup takes: a few round trips, one after the other."""
+        holder = self._holders(key)[0]
+        trips = (
+            self._network.paths.round_trip_us(LANE_LOOKUP, seeker, holder)
+            for _ in range(LOOKUP_ROUND_TRIPS)
+        )
+        return sum(trips)
+
+    def providers(self, seeker: PeerId, key: str) -> tuple[Provider, ...]:
+        """Return what the seeker finds now."""
+        found = {
+            provider: record
+            for holder in self._reached(seeker, key)
+            for provider, record in self._held.get(holder, {}).get(key, {}).items()
+            if record.expires_us > self._engine.now_us
+        }
+        ordered = sorted(found.items(), key=lambda item: item[0])[:PROVIDERS_MAX]
+        return tuple(Provider(peer, record.addresses) for peer, record in ordered)
+
+    def _publish(self, provider: PeerId, boot: int, key: str) -> None:
+        endpoint = self._network.endpoint(provider)
+        if endpoint.boot != boot or key not in self._provided.get(provider, set()):
+            return
+        record = _Record(endpoint.addresses, self._engine.now_us + RECORD_TTL_US)
+        for holder in self._reached(provider, key):
+            self._held.setdefault(holder, {}).setdefault(key, {})[provider] = record
+        self._engine.after(REPUBLISH_US, partial(self._publish, provider, boot, key))
+
+    def _reached(self, seeker: PeerId, key: str) -> list[PeerId]:
+        return [peer for peer in self._holders(key) if self._network.can_reach(seeker, peer)]
+
+    def _holders(self, key: str) -> list[PeerId]:
+        target = int.from_bytes(blake3(key.encode()).digest(), "big")
+
+        def distance(peer: PeerId) -> int:
+            return int.from_bytes(blake3(peer).digest(), "big") ^ target
+
+        return sorted(self._network.peers(), key=distance)[:HOLDERS_COUNT]

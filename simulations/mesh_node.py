@@ -1,0 +1,40 @@
+"""The node that ships, for the simulator: unmodified, with settings of a small device."""
+
+from __future__ import annotations
+
+from meshd.node import ROW_KINDS, MeshNode
+from meshd.settings import NodeSettings
+from simulations.host import Boot, Node
+from simulations.seeds import source
+from simulations.world import Blueprint
+
+ENGINE_PROFILE = "simulated-1"
+TASK_SLOTS_PER_WORKER = 2
+
+
+def make_mesh_node(boot: Boot) -> Node:
+    """Return the node of one boot of a device."""
+    device = boot.device
+    settings = NodeSettings(
+        name=device.name,
+        version="simulated",
+        capabilities=(
+            f"label:device={device.index}",
+            f"profile:{ENGINE_PROFILE}",
+            "runtime:wasi-p1",
+        ),
+        engine_profile=ENGINE_PROFILE,
+        workers_count=boot.workers_count,
+        task_slots=TASK_SLOTS_PER_WORKER * boot.workers_count,
+    )
+    return MeshNode(
+        settings=settings,
+        signer=device.signer,
+        genesis=device.genesis,
+        chain=device.chain,
+        network_key=device.network_key,
+        rng=source(boot.seed, "node", device.index, boot.number),
+    )
+
+
+MESH_NODE = Blueprint(factory=make_mesh_node, row_kinds=ROW_KINDS)

@@ -1,0 +1,48 @@
+"""What the votes of a run add up to: at most one outcome for each task, however it is told.
+
+Only votes that were durable or told count: one that was lost with an unsynced write never was.
+"""
+
+from __future__ import annotations
+
+from simulations.errors import InvariantBroken
+from wire.ids import BatchId, PeerId
+from wire.signed import Signed
+from wire.tasks import Contract, Epoch, Outcome, Steward, Vote, batch_id_of
+
+
+class Register:
+    """The outcomes of all tasks of a run, as an onlooker who forgets nothing counts them."""
+
+    def __init__(self) -> None:
+        self.outcomes: dict[tuple[BatchId, int], Outcome] = {}
+        self._contracts: dict[BatchId, Contract] = {}
+        self._votes: dict[tuple[BatchId, int, Epoch], dict[PeerId, Outcome]] = {}
+
+    def add_contract(self, contract: Signed[Contract]) -> None:
+        """Learn who the stewards of a batch are."""
+        self._contracts[batch_id_of(contract)] = contract.body
+
+    def add_vote(self, vote: Signed[Vote]) -> None:
+        """Count a vote. Raises InvariantBroken for a second value of a voter or of a task."""
+        body = vote.body
+        contract = self._contracts.get(body.batch)
+        if contract is None:
+            raise InvariantBroken(f"S1: a vote for {body.batch.hex()}, whose contract nobody kept")
+        if Steward(vote.signer, body.store) not in contract.stewards:
+            raise InvariantBroken(f"S8: {vote.signer.hex()} voted and is no steward of its store")
+        majority_count = len(contract.stewards) // 2 + 1
+        for index, outcome in body.outcomes.items():
+            ballot = self._votes.setdefault((body.batch, index, body.epoch), {})
+            if ballot.setdefault(vote.signer, outcome) != outcome:
+                raise InvariantBroken(
+                    f"S8: {vote.signer.hex()} voted twice on {body.batch.hex()}.{index}"
+                    f" in {body.epoch}: {ballot[vote.signer]} and {outcome}"
+                )
+            if sum(value == outcome for value in ballot.values()) >= majority_count:
+                self._decide(body.batch, index, outcome)
+
+    def _decide(self, batch: BatchId, index: int, outcome: Outcome) -> None:
+        first = self.outcomes.setdefault((batch, index), outcome)
+        if first != outcome:
+            raise InvariantBroken(f"S2: {batch.hex()}.{index} is {first} and {outcome}")

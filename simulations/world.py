@@ -1,0 +1,385 @@
+"""A whole mesh in virtual time: its devices, what is asked of them, and what befalls them.
+
+A run is a function of (settings, what is done to the world, commit). The digest of its trace says
+whether two runs were the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import msgspec
+from msgspec import Struct
+
+from simulations.blobs import Transfers
+from simulations.carriage import ByReference, EncodedRows, OverTheWire
+from simulations.checks import Budget, Checks
+from simulations.crypto import Ed25519Maker, StandInMaker
+from simulations.dht import Dht
+from simulations.disk import Disk, DiskFate, RowForm
+from simulations.engine import US_PER_S, Engine
+from simulations.errors import InvariantBroken, NotReached, SimulationError
+from simulations.host import Device, HostSettings, NodeFactory, SimulatedHost, Surroundings
+from simulations.network import Network
+from simulations.paths import NetworkSettings
+from simulations.seeds import derived_bytes
+from simulations.submission import Work, submit_command
+from simulations.trace import WORLD, Field, TraceLog, summary
+from wire.answers import Answer
+from wire.commands import Command
+from wire.effects import Answer as AnswerEffect
+from wire.effects import AnswerJoin, Effect
+from wire.events import Asked, AskedNoMore, Event, JoinAsked, PeerSeen, Stopping
+from wire.ids import PeerId, StoreId
+from wire.membership import (
+    ALL_ROLES,
+    JoinGranted,
+    JoinRefused,
+    JoinRequest,
+    Role,
+    found_mesh,
+    issue_certificate,
+    mesh_id_of,
+)
+
+ANNOUNCE_FIRST_US = 100_000
+ANNOUNCE_EVERY_US = 30 * US_PER_S
+SEEDS_COUNT = 2
+
+
+class Discovery(enum.StrEnum):
+    """How devices hear of each other's addresses."""
+
+    LAN = "lan"  # everybody is heard by all it can reach, as with mDNS
+    SEEDS = "seeds"  # at each start a device knows two others, as from an invitation
+
+
+class WorldSettings(Struct, frozen=True, kw_only=True):
+    """What a run is made of. `repeat_with` is the command that repeats it, told when it fails."""
+
+    seed: int
+    node_count: int = 3
+    network: NetworkSettings = NetworkSettings()
+    host: HostSettings = HostSettings()
+    budget: Budget = Budget()
+    discovery: Discovery = Discovery.LAN
+    roles: dict[int, tuple[Role, ...]] = {}  # of all others: ALL_ROLES
+    exercises_wire: bool = False
+    events_per_node_second_max: int = 5_000
+    repeat_with: str = "no command was given"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """How to make nodes, and which struct each kind of their rows has."""
+
+    factory: NodeFactory
+    row_kinds: Mapping[str, type[msgspec.Struct]]
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """Something that was asked of a node, and what came back so far."""
+
+    number: int
+    node: int
+    boot: int
+    parts: list[Answer | JoinGranted | JoinRefused] = field(default_factory=list)
+    is_done: bool = False
+    is_lost: bool = False  # the process died, or whoever asked has gone
+
+    @property
+    def last(self) -> Answer | JoinGranted | JoinRefused | None:
+        """The latest part, None while there is none."""
+        return self.parts[-1] if self.parts else None
+
+
+class World:
+    """The devices of one run."""
+
+    def __init__(self, settings: WorldSettings, blueprint: Blueprint) -> None:
+        self.settings = settings
+        self.engine = Engine()
+        self.trace = TraceLog()
+        maker = Ed25519Maker() if settings.exercises_wire else StandInMaker()
+        carrier = OverTheWire(maker.verifier) if settings.exercises_wire else ByReference()
+        self.network = Network(self.engine, settings.network, seed=settings.seed, carrier=carrier)
+        self.dht = Dht(self.engine, self.network)
+        self.checks = Checks(self.engine, maker.verifier, settings.budget)
+        self._transfers = Transfers(self.engine, self.network)
+        self._around = Surroundings(
+            engine=self.engine,
+            network=self.network,
+            transfers=self._transfers,
+            dht=self.dht,
+            trace=self.trace,
+            observers=[self.checks, self],
+            seed=settings.seed,
+        )
+        self._requests: dict[int, Request] = {}
+        self._submissions_count = 0
+        form = RowForm()
+        if settings.exercises_wire:
+            form = EncodedRows(blueprint.row_kinds, maker.verifier)
+        devices = _devices(settings, maker)
+        self.hosts = [self._host(device, blueprint.factory, form) for device in devices]
+
+    def _host(self, device: Device, factory: NodeFactory, form: RowForm) -> SimulatedHost:
+        stores = _stores(self.settings.seed, device.index)
+        host = SimulatedHost(
+            device,
+            self._around,
+            settings=self.settings.host,
+            factory=factory,
+            disk=Disk(lambda: next(stores), form),
+        )
+        self.network.attach(host)
+        self._transfers.attach(host)
+        self.checks.watch(host)
+        return host
+
+    # Time.
+
+    def run_for(self, duration_us: int) -> None:
+        """Let everything happen that is due in the next `duration_us`."""
+        self._run(duration_us, None)
+
+    def run_until(self, is_reached: Callable[[], bool], *, within_us: int, what: str) -> None:
+        """Let time pass until `is_reached`. Raises NotReached, saying `what` was waited for."""
+        if not self._run(within_us, is_reached):
+            error = NotReached(f"not within {within_us // US_PER_S} s: {what}")
+            error.add_note(f"seed {self.settings.seed}; repeat: {self.settings.repeat_with}")
+            raise error
+
+    def _run(self, duration_us: int, is_reached: Callable[[], bool] | None) -> bool:
+        rate = self.settings.events_per_node_second_max
+        seconds = duration_us // US_PER_S + 1
+        with self.explained():
+            return self.engine.run(
+                until_us=self.engine.now_us + duration_us,
+                events_max=rate * seconds * len(self.hosts),
+                is_reached=is_reached,
+            )
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Add to what a run raises where it was and how to repeat it."""
+        try:
+            yield
+        except SimulationError as error:
+            error.add_note(f"at {self.engine.now_us} us of virtual time")
+            error.add_note(f"seed {self.settings.seed}; repeat: {self.settings.repeat_with}")
+            raise
+
+    # What befalls devices and paths.
+
+    def start_all(self) -> None:
+        """Start every device that does not run."""
+        for host in self.hosts:
+            if not host.is_running:
+                self.start(host.index)
+
+    def start(self, node: int) -> None:
+        """Start a device's process; it hears of others as `discovery` says."""
+        host = self.hosts[node]
+        with self.explained():
+            host.start()
+        if self.settings.discovery is Discovery.LAN:
+            host.later(ANNOUNCE_FIRST_US, partial(self._announce, host))
+        else:
+            for step in range(1, min(SEEDS_COUNT, len(self.hosts) - 1) + 1):
+                seed = self.hosts[(node - step) % len(self.hosts)]
+                host.deliver(PeerSeen(seed.peer, seed.addresses, "configuration"))
+
+    def stop(self, node: int) -> None:
+        """Stop a device as its owner does: it says goodbye, and ends a second later."""
+        self._note("stop", {"target": node})
+        host = self.hosts[node]
+        with self.explained():
+            host.deliver(Stopping())
+        host.later(US_PER_S, partial(self._end, host, DiskFate.KEEP, loses_power=False))
+
+    def crash(self, node: int, fate: DiskFate, *, loses_power: bool | None = None) -> None:
+        """End a device without a goodbye. By default power fails unless the disk is kept."""
+        self._note("crash", {"target": node, "disk": fate.value})
+        if loses_power is None:
+            loses_power = fate is not DiskFate.KEEP
+        self._end(self.hosts[node], fate, loses_power=loses_power)
+
+    def freeze(self, node: int) -> None:
+        """Let a process stall."""
+        self.hosts[node].freeze()
+
+    def thaw(self, node: int) -> None:
+        """End a stall."""
+        with self.explained():
+            self.hosts[node].thaw()
+
+    def fill_disk(self, node: int) -> None:
+        """Let every write of a device fail."""
+        self._note("fill_disk", {"target": node})
+        self.hosts[node].disk.is_full = True
+
+    def free_disk(self, node: int) -> None:
+        """Let a device write again, from its next start on."""
+        self._note("free_disk", {"target": node})
+        self.hosts[node].disk.is_full = False
+
+    def split(self, *groups: Sequence[int]) -> None:
+        """Let devices reach those of their own group only; who is in none is a group with them."""
+        self._note("split", {"groups": " ".join(str(list(group)) for group in groups)})
+        self.network.tear(self.network.paths.split([self._peers(group) for group in groups]))
+
+    def cut(self, origins: Sequence[int], targets: Sequence[int]) -> None:
+        """Let nothing pass in one direction."""
+        self._note("cut", {"origins": str(list(origins)), "targets": str(list(targets))})
+        pairs = self.network.paths.cut(self._peers(origins), self._peers(targets))
+        self.network.tear(pairs)
+
+    def isolate(self, node: int) -> None:
+        """Cut one device off from all others."""
+        self.split([node])
+
+    def slow(self, node: int, extra_us: int) -> None:
+        """Add to the latency of everything a device sends or receives."""
+        self._note("slow", {"target": node, "extra_us": extra_us})
+        self.network.paths.slow(self.hosts[node].peer, extra_us)
+
+    def heal(self) -> None:
+        """Mend all paths."""
+        self._note("heal", {})
+        self.network.paths.heal()
+
+    # What people do.
+
+    def ask(self, node: int, command: Command) -> Request:
+        """Ask a running device something."""
+        request = self._request(node)
+        with self.explained():
+            self.hosts[node].deliver(Asked(request.number, command))
+        return request
+
+    def forget(self, request: Request) -> None:
+        """Whoever asked goes away."""
+        request.is_lost = True
+        self.hosts[request.node].deliver(AskedNoMore(request.number))
+
+    def submit(self, node: int, work: Work) -> Request:
+        """Submit a batch at a running device."""
+        self._submissions_count += 1
+        host = self.hosts[node]
+        return self.ask(node, submit_command(host, work, number=self._submissions_count))
+
+    def ask_to_join(self, node: int, joiner: PeerId, join: JoinRequest) -> Request:
+        """Show an invitation to a running device."""
+        request = self._request(node)
+        with self.explained():
+            self.hosts[node].deliver(JoinAsked(request.number, joiner, join))
+        return request
+
+    # As an observer of its devices.
+
+    def saw_event(self, host: SimulatedHost, event: Event) -> None:
+        """Nothing to do."""
+
+    def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
+        """Collect answers."""
+        match effect:
+            case AnswerEffect(number, value, is_last):
+                self._take_answer(host, number, value, is_last=is_last)
+            case AnswerJoin(number, answer):
+                self._take_answer(host, number, answer, is_last=True)
+
+    def _take_answer(
+        self,
+        host: SimulatedHost,
+        number: int,
+        value: Answer | JoinGranted | JoinRefused,
+        *,
+        is_last: bool,
+    ) -> None:
+        request = self._requests.get(number)
+        if request is None or (request.node, request.boot) != (host.index, host.boot):
+            raise InvariantBroken(f"{host.device.name} answers {number}, which nobody asked it")
+        if request.is_done:
+            raise InvariantBroken(f"{host.device.name} answers {number} after its last answer")
+        host.note(f"answer.{type(value).__name__}", {"request": number} | summary(value))
+        request.parts.append(value)
+        request.is_done = is_last
+
+    # Within.
+
+    def _request(self, node: int) -> Request:
+        host = self.hosts[node]
+        number = len(self._requests) + 1
+        request = Request(number, node, host.boot, is_lost=not host.is_running)
+        self._requests[number] = request
+        return request
+
+    def _end(self, host: SimulatedHost, fate: DiskFate, *, loses_power: bool) -> None:
+        for request in self._requests.values():
+            if request.node == host.index and not request.is_done:
+                request.is_lost = True
+        with self.explained():
+            host.crash(fate, loses_power=loses_power)
+
+    def _announce(self, host: SimulatedHost) -> None:
+        """Let a device and all it can reach hear of each other, now and every half minute."""
+        for other in self.hosts:
+            if other is not host and self.network.can_reach(host.peer, other.peer):
+                other.deliver(PeerSeen(host.peer, host.addresses, Discovery.LAN.value))
+                host.deliver(PeerSeen(other.peer, other.addresses, Discovery.LAN.value))
+        host.later(ANNOUNCE_EVERY_US, partial(self._announce, host))
+
+    def _peers(self, nodes: Sequence[int]) -> list[PeerId]:
+        return [self.hosts[node].peer for node in nodes]
+
+    def _note(self, fault: str, fields: Mapping[str, Field]) -> None:
+        self.trace.add(self.engine.now_us, WORLD, fault, fields)
+
+
+def _devices(settings: WorldSettings, maker: Ed25519Maker | StandInMaker) -> list[Device]:
+    """Found a mesh and let every device in, the first being the founder."""
+    seed = settings.seed
+    signers = [maker.make(derived_bytes(seed, "key", node)) for node in range(settings.node_count)]
+    founder = signers[0]
+    genesis, founder_chain = found_mesh(
+        founder,
+        operator="operator-0",
+        recovery_key=maker.make(derived_bytes(seed, "recovery key")).peer,
+        nonce=derived_bytes(seed, "genesis", length=16),
+    )
+    network_key = derived_bytes(seed, "network key")
+    devices = []
+    for node, signer in enumerate(signers):
+        issued = issue_certificate(
+            founder,
+            mesh=mesh_id_of(genesis),
+            subject=signer.peer,
+            roles=settings.roles.get(node, ALL_ROLES),
+            operator=f"operator-{node}",
+            issuer_chain=founder_chain,
+        )
+        device = Device(
+            index=node,
+            name=f"device-{node}",
+            signer=signer,
+            genesis=genesis,
+            chain=issued if node > 0 else founder_chain,
+            network_key=network_key,
+            addresses=(f"/ip4/10.{node >> 16}.{node >> 8 & 255}.{node & 255}/tcp/4001",),
+        )
+        devices.append(device)
+    return devices
+
+
+def _stores(seed: int, node: int) -> Iterator[StoreId]:
+    """Yield the ids of a device's stores: a new one whenever its disk is lost."""
+    number = 0
+    while True:
+        yield StoreId(derived_bytes(seed, "store", node, number, length=16))
+        number += 1
