@@ -65,6 +65,8 @@ def seal_content(plaintext: bytes, *, batch_key: bytes, purpose: bytes) -> bytes
 
 def open_content(sealed: bytes, *, batch_key: bytes, purpose: bytes) -> bytes:
     """Return the plaintext. Raises CannotUnseal for another key, purpose or a changed byte."""
+    if len(sealed) < SEALED_EXTRA_BYTES:  # PyNaCl would ask for a buffer of negative length
+        raise CannotUnseal(f"{len(sealed)} bytes are no sealed content")
     try:
         return nacl.secret.Aead(batch_key).decrypt(sealed, aad=purpose)
     except (nacl.exceptions.CryptoError, nacl.exceptions.ValueError) as error:
