@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from random import Random
 from types import MappingProxyType
 
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.errors import BadScenario
+from simulations.host import HostSettings
 from simulations.paths import NetworkSettings
 from simulations.plan import (
     SUBMITTER_ROLES,
@@ -21,15 +23,18 @@ from simulations.plan import (
     FillDisk,
     Freeze,
     Plan,
+    Slow,
     Split,
     Step,
     Submit,
+    Who,
 )
 from simulations.seeds import source
 from wire.membership import Role
 
 SUBMITTER = 1
 BATCH_COUNT = 12
+HALF = 0.5
 LOSSY = NetworkSettings(latency_us=60_000, jitter_us=60_000, loss_permille=30)
 _ROLES: Mapping[int, tuple[Role, ...]] = MappingProxyType({SUBMITTER: SUBMITTER_ROLES})
 
@@ -87,9 +92,7 @@ def _split(seed: int) -> Plan:
 def _one_way(seed: int) -> Plan:
     heal_after_us = source(seed, "cut").randrange(US_PER_S, 40 * US_PER_S)
     here, there = ((SUBMITTER,), (0, 2)) if seed % 2 else ((0, 2), (SUBMITTER,))
-    cut = Cut(
-        at_us=0, origins=here, targets=there, when_working=True, heal_after_us=heal_after_us
-    )
+    cut = Cut(at_us=0, origins=here, targets=there, when_working=True, heal_after_us=heal_after_us)
     return _plan(seed, cut)
 
 
@@ -125,10 +128,8 @@ def _submitter_crash(fate: DiskFate) -> Callable[[int], Plan]:
 
 def _stall(seed: int) -> Plan:
     thaw_after_us = source(seed, "stall").randrange(US_PER_S, 30 * US_PER_S)
-    who = SUBMITTER if seed % 2 else "executor"
-    return _plan(
-        seed, Freeze(at_us=0, who=who, when_working=True, thaw_after_us=thaw_after_us)
-    )
+    who: Who = SUBMITTER if seed % 2 else "executor"
+    return _plan(seed, Freeze(at_us=0, who=who, when_working=True, thaw_after_us=thaw_after_us))
 
 
 def _full_disk(seed: int) -> Plan:
@@ -150,5 +151,106 @@ def _outage(seed: int) -> Plan:
     return _plan(seed, *crashes)
 
 
-def _any_step(rng: random.Random, at_us: int) -> Step:
-    """Draw one fault."""
+def _random(seed: int) -> Plan:
+    """Draw everything: the network, the disks, who submits what, and up to six faults."""
+    rng = source(seed, "random plan")
+    node_count = rng.randrange(3, 6)
+    submitters = rng.sample(range(node_count), rng.randrange(1, 3))
+    submissions = [
+        Submit(
+            at_us=rng.randrange(2 * US_PER_S, 12 * US_PER_S),
+            node=rng.choice(submitters),
+            count=rng.choice((1, 2, 12, 40)),
+            work_us=rng.randrange(10_000, 3 * US_PER_S),
+            output_bytes=rng.choice((0, 64, 100_000)),
+        )
+        for _ in range(rng.randrange(1, 4))
+    ]
+    faults = [_random_fault(rng, node_count) for _ in range(rng.randrange(1, 7))]
+    workless = [node for node in submitters if rng.random() < HALF]
+    return Plan(
+        seed=seed,
+        node_count=node_count,
+        network=NetworkSettings(
+            latency_us=rng.choice((500, 5_000, 40_000, 120_000)),
+            jitter_us=rng.choice((0, 2_000, 50_000)),
+            loss_permille=rng.choice((0, 0, 10, 50)),
+        ),
+        host=HostSettings(
+            sync_us=rng.choice((100, 2_000, 50_000)), workers_count=rng.randrange(1, 5)
+        ),
+        roles={node: SUBMITTER_ROLES for node in workless if node != 0},
+        steps=(*submissions, *faults),
+        settle_us=300 * US_PER_S,
+    )
+
+
+def _random_fault(rng: Random, node_count: int) -> Step:
+    at_us = rng.randrange(2 * US_PER_S, 25 * US_PER_S)
+    node = rng.randrange(node_count)
+    others = [other for other in range(node_count) if other != node]
+    a_while_us = rng.choice((200_000, 3 * US_PER_S, 12 * US_PER_S, 45 * US_PER_S))
+    kind = rng.randrange(7)
+    if kind == 0:
+        group = tuple(rng.sample(range(node_count), rng.randrange(1, node_count)))
+        return Split(at_us=at_us, groups=(group,), heal_after_us=a_while_us)
+    if kind == 1:
+        there = tuple(rng.sample(others, rng.randrange(1, node_count)))
+        return Cut(at_us=at_us, origins=(node,), targets=there, heal_after_us=a_while_us)
+    if kind == 2:
+        return Freeze(at_us=at_us, who=node, thaw_after_us=a_while_us)
+    if kind == 3:
+        return Slow(at_us=at_us, node=node, extra_us=rng.choice((100_000, 400_000)))
+    if kind == 4:
+        return FillDisk(at_us=at_us, node=node, free_after_us=a_while_us)
+    fate = rng.choice((DiskFate.KEEP, DiskFate.KEEP, DiskFate.LOSE_UNSYNCED, DiskFate.LOSE_ALL))
+    return Crash(
+        at_us=at_us,
+        who=rng.choice((node, "executor")),
+        disk=fate,
+        when_working=rng.random() < HALF,
+        restart_after_us=a_while_us,
+    )
+
+
+_SCENARIOS = (
+    Scenario("calm", "nothing goes wrong", _calm),
+    Scenario("lossy", "slow links that lose three packets in a hundred", _lossy),
+    Scenario("split", "the devices are split while they work, and find each other again", _split),
+    Scenario("one-way", "packets pass in one direction only for a while", _one_way),
+    Scenario(
+        "executor-crash",
+        "the executor's process dies and comes back with its disk",
+        _executor_crash(DiskFate.KEEP),
+    ),
+    Scenario(
+        "executor-power",
+        "the executor loses power, and what it had not synced",
+        _executor_crash(DiskFate.LOSE_UNSYNCED),
+    ),
+    Scenario(
+        "executor-lost-disk",
+        "the executor comes back with an empty disk",
+        _executor_crash(DiskFate.LOSE_ALL),
+    ),
+    Scenario(
+        "submitter-crash",
+        "the submitter's process dies and comes back with its disk",
+        _submitter_crash(DiskFate.KEEP),
+    ),
+    Scenario(
+        "submitter-power",
+        "the submitter loses power, and what it had not synced",
+        _submitter_crash(DiskFate.LOSE_UNSYNCED),
+    ),
+    Scenario(
+        "submitter-lost-disk",
+        "the submitter comes back with an empty disk: its tasks are unknown, never done twice",
+        _submitter_crash(DiskFate.LOSE_ALL),
+    ),
+    Scenario("stall", "a process freezes for a while", _stall),
+    Scenario("full-disk", "a disk takes nothing for a while", _full_disk),
+    Scenario("outage", "all devices lose power within a second, and come back one by one", _outage),
+    Scenario("random", "up to six faults of any kind in a mesh of any shape", _random),
+)
+SCENARIOS: Mapping[str, Scenario] = MappingProxyType({one.name: one for one in _SCENARIOS})

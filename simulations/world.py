@@ -151,9 +151,8 @@ class World:
     def run_until(self, is_reached: Callable[[], bool], *, within_us: int, what: str) -> None:
         """Let time pass until `is_reached`. Raises NotReached, saying `what` was waited for."""
         if not self._run(within_us, is_reached):
-            error = NotReached(f"not within {within_us // US_PER_S} s: {what}")
-            error.add_note(f"seed {self.settings.seed}; repeat: {self.settings.repeat_with}")
-            raise error
+            with self.explained():
+                raise NotReached(f"not within {within_us // US_PER_S} s: {what}")
 
     def _run(self, duration_us: int, is_reached: Callable[[], bool] | None) -> bool:
         rate = self.settings.events_per_node_second_max
@@ -171,6 +170,8 @@ class World:
         try:
             yield
         except SimulationError as error:
+            if hasattr(error, "__notes__"):
+                raise  # explained where it was raised
             error.add_note(f"at {self.engine.now_us} us of virtual time")
             error.add_note(f"seed {self.settings.seed}; repeat: {self.settings.repeat_with}")
             raise
