@@ -35,7 +35,10 @@ class Child:
 
     def __init__(self, module: str) -> None:
         """Start `python -m module`. Raises ChildBroken if the system cannot."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise ChildBroken(f"cannot start {module}: {error}") from error
         with theirs:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -130,7 +133,8 @@ class Child:
 def _environment() -> dict[str, str]:
     """Return what a child needs to find its code, and to use the memory limits well."""
     threads = min(4, len(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else 2
-    return {
+    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return kept | {
         "PATH": os.defpath,
         "LANG": "C.UTF-8",
         "PYTHONPATH": str(_IMPORT_ROOT),

@@ -35,31 +35,53 @@ class CompilerLimits:
 
 
 @dataclass(slots=True)
+class _Attempt:
+    """A compilation that somebody drives and others may wait for."""
+
+    done: trio.Event = field(default_factory=trio.Event)
+    failure: JobFailed | None = None
+
+
+@dataclass(slots=True)
 class Compilation:
     """Sees to it that the cache holds what is to be run, one compiler process at a time."""
 
     cache: NativeCache
     load_module: Callable[[Digest], Awaitable[bytes]]
     limits: CompilerLimits
-    _compiling: dict[Digest, trio.Event] = field(default_factory=dict)
+    _attempts: dict[Digest, _Attempt] = field(default_factory=dict)
     _failures: OrderedDict[Digest, Refused] = field(default_factory=OrderedDict)
     _turn: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(1))
 
     async def ensure(self, module: Digest) -> None:
         """Return once the cache has an entry for `module`. Raises JobFailed.
 
-        What a module itself is to blame for is remembered and not tried again.
+        Whoever comes first drives the compilation; if that caller is cancelled, another starts
+        again. What a module itself is to blame for is remembered and not tried again.
         """
         while not self.cache.has(module):
             if (refused := self._failures.get(module)) is not None:
                 raise JobFailed(refused.reason, refused.detail)
-            if (others := self._compiling.get(module)) is not None:
-                await others.wait()
-            else:
-                await self._compile(module)
+            attempt = self._attempts.get(module)
+            if attempt is None:
+                await self._drive(module)
+                continue
+            await attempt.done.wait()
+            if attempt.failure is not None:
+                raise JobFailed(attempt.failure.reason, attempt.failure.detail)
+
+    async def _drive(self, module: Digest) -> None:
+        attempt = self._attempts[module] = _Attempt()
+        try:
+            await self._compile(module)
+        except JobFailed as failure:
+            attempt.failure = failure
+            raise
+        finally:
+            del self._attempts[module]
+            attempt.done.set()
 
     async def _compile(self, module: Digest) -> None:
-        done = self._compiling[module] = trio.Event()
         try:
             source = await self.load_module(module)
             async with self._turn:
@@ -70,9 +92,6 @@ class Compilation:
             raise JobFailed(ExecutionFailure.MODULE_MISSING, str(error)) from error
         except UnusableCache as error:
             raise JobFailed(ExecutionFailure.WORKER_DIED, str(error)) from error
-        finally:
-            del self._compiling[module]
-            done.set()
 
     async def _run_compiler(self, source: bytes, draft: Draft, module: Digest) -> None:
         request = Compile(source, self.limits.cpu_s, self.limits.memory_bytes)

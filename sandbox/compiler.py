@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import resource
-import socket
-import sys
 
 import msgspec
 
 from sandbox.cache_entry import CODE_BYTES
-from sandbox.engine import check_version, compile_module
+from sandbox.child_main import connect_to_pool
+from sandbox.engine import compile_module
 from sandbox.errors import UnsupportedModule
 from sandbox.frames import (
     DETAIL_LETTERS_MAX,
@@ -34,7 +33,7 @@ from wire.execution import ExecutionFailure
 from wire.limits import MIB
 
 NATIVE_BYTES_MAX = 512 * MIB
-_NICENESS = 5
+NICENESS = 10
 
 
 def compile_into(request: Compile, output: int) -> FromCompiler:
@@ -64,10 +63,7 @@ def limit(request: Compile) -> None:
 
 def main() -> None:
     """Compile the one module that the pool sends."""
-    descriptor, parent_pid = int(sys.argv[1]), int(sys.argv[2])
-    check_version()
-    pool = socket.socket(fileno=descriptor)
-    os.nice(_NICENESS)
+    pool, parent_pid = connect_to_pool(niceness=NICENESS)
     harden(parent_pid=parent_pid)
     received = receive(pool, msgspec.msgpack.Decoder(ToCompiler))
     if received is not None:

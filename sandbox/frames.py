@@ -20,7 +20,7 @@ from sandbox.job import Execution, Job
 from wire.execution import ExecutionFailure
 from wire.limits import CONTENT_BYTES_MAX, MIB
 
-FRAME_BYTES_MAX = CONTENT_BYTES_MAX + 4 * MIB
+FRAME_BYTES_MAX = CONTENT_BYTES_MAX + 16 * MIB  # input or output, and all arguments
 DETAIL_LETTERS_MAX = 1_000
 LENGTH = struct.Struct("<I")
 

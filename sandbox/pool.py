@@ -92,15 +92,18 @@ class Pool:
         """Run `job` when a worker is free, compiling its module first if need be.
 
         The wall-clock limit counts from when the program itself starts. Cancelling this call kills
-        the worker that has the job. Raises JobFailed.
+        the worker that has the job. Raises JobFailed, and what `load_module` raises besides
+        ModuleMissing.
         """
+        problem = "it does not stay in the cache"
         for _ in range(_ATTEMPTS_MAX):
             await self._compilation.ensure(job.module)
             worker = await self._idle_worker()
             try:
                 execution = await self._execute_on(worker, job)
             except UnusableNativeCode as error:
-                log.warning("native_code.unusable", module=job.module.hex(), reason=str(error))
+                problem = str(error)
+                log.warning("native_code.unusable", module=job.module.hex(), reason=problem)
                 self._cache.forget(job.module)
                 continue
             finally:
@@ -108,7 +111,7 @@ class Pool:
                     self._queue.put(worker)
             if execution is not None:
                 return execution
-        raise JobFailed(ExecutionFailure.WORKER_DIED, "its native code does not stay in the cache")
+        raise JobFailed(ExecutionFailure.WORKER_DIED, f"no use of its native code: {problem}")
 
     def state(self) -> PoolState:
         """Return what the pool is doing right now."""

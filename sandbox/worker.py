@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections import OrderedDict
 
 import msgspec
 
 from sandbox.cache_entry import read_entry
-from sandbox.engine import Engine, Program, check_version
+from sandbox.child_main import connect_to_pool
+from sandbox.engine import Engine, Program
 from sandbox.errors import JobFailed, UnusableNativeCode
 from sandbox.frames import (
     DETAIL_LETTERS_MAX,
@@ -34,6 +34,7 @@ from sandbox.profile import ENGINE_PROFILE
 from wire.ids import Digest
 from wire.limits import MIB
 
+NICENESS = 5
 LOADED_COUNT_MAX = 16
 LOADED_BYTES_MAX = 128 * MIB
 
@@ -82,9 +83,7 @@ def answer(run: Run, entry: int, programs: LoadedPrograms, pool: socket.socket) 
 
 def main() -> None:
     """Serve the pool at the other end of the descriptor until it goes."""
-    descriptor, parent_pid = int(sys.argv[1]), int(sys.argv[2])
-    check_version()
-    pool = socket.socket(fileno=descriptor)
+    pool, parent_pid = connect_to_pool(niceness=NICENESS)
     programs = LoadedPrograms(Engine())
     decoder = msgspec.msgpack.Decoder(ToWorker)
     enforced = harden(parent_pid=parent_pid)

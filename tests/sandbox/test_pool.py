@@ -420,3 +420,54 @@ def is_zombie(pid: int) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
+
+
+async def test_jobs_that_wait_for_one_compilation_share_its_failure(
+    tmp_path: Path, shelf: ModuleShelf
+) -> None:
+    job = job_of(wat(NOTHING))  # not on the shelf
+    pool = pool_over(tmp_path, shelf)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.run)
+        async with trio.open_nursery() as jobs:
+            for _ in range(5):
+                jobs.start_soon(failure_of, pool, job)
+        nursery.cancel_scope.cancel()
+    assert shelf.load_count == 1
+
+
+async def test_cancelling_the_job_that_compiles_lets_the_next_compile(
+    tmp_path: Path, shelf: ModuleShelf
+) -> None:
+    job = job_of(shelf.add(wat(NOTHING)))
+    pool = pool_over(tmp_path, shelf)
+    statuses: list[str] = []
+
+    async def run() -> None:
+        statuses.append((await pool.execute(job)).status)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(pool.run)
+        async with trio.open_nursery() as jobs:
+            with trio.move_on_after(0.02) as scope:
+                async with trio.open_nursery() as first:
+                    first.start_soon(pool.execute, job)
+                    await until(lambda: shelf.load_count == 1)
+                    jobs.start_soon(run)
+                    await trio.sleep_forever()
+        assert scope.cancelled_caught
+        nursery.cancel_scope.cancel()
+    assert (statuses, shelf.load_count) == ([ExecutionStatus.EXITED], 2)
+
+
+async def test_a_service_managers_signals_are_left_to_the_daemon(
+    pool: Pool, shelf: ModuleShelf
+) -> None:
+    echo = shelf.add(example("faults/echo"))
+    await until(lambda: pool.state().ready_count == 2)
+    before = pool.worker_pids()
+    for pid in before:
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
+    assert (await pool.execute(job_of(echo, stdin=b"x"))).stdout.endswith(b"x")
+    assert pool.worker_pids() == before
