@@ -17,6 +17,10 @@ class CannotListen(NetworkError):
     """An address to listen on is taken or not ours: show the message, nothing was started."""
 
 
+class NoMulticast(NetworkError):
+    """Multicast does not work on this network or device: nobody is found by it, all else works."""
+
+
 class PeerUnreachable(NetworkError):
     """No connection to the device could be made at any of its addresses: try later or elsewhere.
 

@@ -29,7 +29,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no t
 from p2p.addresses import Address, expand_wildcard, parse_address
 from p2p.connections import Connected, ConnectionWatch, Disconnected, seen_at
 from p2p.dht import Dht, Provider, protocol_names
-from p2p.errors import NetworkError, PeerUnreachable, ProtocolRefused, StreamBroken
+from p2p.errors import NetworkError, NoMulticast, PeerUnreachable, ProtocolRefused, StreamBroken
 from p2p.gate import Gate
 from p2p.guards import NEGOTIATE_S, NoiseYamuxUpgrader, SilentHost, is_benign_at_shutdown
 from p2p.identity import key_pair, libp2p_id, peer_of
@@ -247,7 +247,10 @@ class Host:
                 self._on_disconnected(event)
 
     async def _run_mdns(self, service: str) -> None:
-        await run_mdns(service, self.peer, self.addresses, self._on_discovered)
+        try:
+            await run_mdns(service, self.peer, self.addresses, self._on_discovered)
+        except NoMulticast as error:
+            log.warning("mdns.unavailable", reason=str(error))
 
     # Connections and streams
 

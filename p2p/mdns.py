@@ -12,6 +12,7 @@ import base64
 import contextlib
 import secrets
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from typing import Final
 
 import structlog
@@ -20,7 +21,7 @@ from blake3 import blake3
 from zeroconf import IPVersion, ServiceBrowser, ServiceInfo, ServiceStateChange, Zeroconf
 
 from p2p.addresses import parse_address
-from p2p.errors import MalformedAddress
+from p2p.errors import MalformedAddress, NoMulticast
 from wire.errors import MalformedId
 from wire.ids import MeshId, PeerId, peer_from_text, peer_text
 
@@ -30,6 +31,7 @@ _PURPOSE: Final = b"meshd/mdns/1\0"
 _LOOKUP_MS: Final = 3_000
 _PORT: Final = 9  # the discard port: the addresses stand in the text record
 _CLOSE_S: Final = 3.0
+_LOOPBACK: Final = bytes([127, 0, 0, 1])
 
 log = structlog.get_logger()
 
@@ -86,7 +88,10 @@ async def run_mdns(
 def _start(
     service: str, peer: PeerId, addresses: tuple[str, ...], found: Callable[[Discovered], None]
 ) -> Zeroconf:
-    zeroconf = Zeroconf(ip_version=IPVersion.V4Only)
+    try:
+        zeroconf = Zeroconf(ip_version=IPVersion.V4Only)
+    except OSError as error:
+        raise NoMulticast(f"multicast DNS cannot start: {error}") from error
     instance = secrets.token_hex(8)  # a name that says nothing and differs at every start
     info = ServiceInfo(
         service,
@@ -97,7 +102,9 @@ def _start(
             **{f"a{number}": text for number, text in enumerate(addresses)},
         },
         server=f"{instance}.local.",
-        addresses=[],
+        # Without an address record zeroconf takes an announcement for incomplete, so ours come here
+        # too; only those in the text record, which have ports, are used.
+        addresses=_packed(addresses) or [_LOOPBACK],
     )
     zeroconf.register_service(info)
 
@@ -112,6 +119,11 @@ def _start(
 
     ServiceBrowser(zeroconf, service, handlers=[changed])
     return zeroconf
+
+
+def _packed(addresses: tuple[str, ...]) -> list[bytes]:
+    parsed = [parse_address(text) for text in addresses]
+    return [ip_address(address.host).packed for address in parsed if address.kind == "ip4"]
 
 
 def read_claim(properties: dict[bytes, bytes | None]) -> Discovered | None:
