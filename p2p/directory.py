@@ -3,13 +3,17 @@
 A record is accepted when its owner's chain leads to the founder and its (incarnation, counter) is
 higher than what is held; between two of the same version the one with the greater bytes stays. So
 merging is commutative, associative and idempotent, and all devices that saw the same records agree.
-At most `members_max` owners are held: linked devices first, then those whose ids are nearest to a
-point of this device's own, so that a full directory is a stable sample.
+At most `members_max` owners are held: devices needed now first, then linked ones, then those whose
+ids are nearest to a point of this device's own, so that a full directory is a stable sample.
+
+A device is known by one chain, the one that came with its newest presence or its own handshake: if
+it was invited anew with other roles, they hold as soon as it says anything.
 """
 
 from __future__ import annotations
 
 import enum
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -22,6 +26,7 @@ from wire.membership import Certificate, Genesis, Role, check_chain
 from wire.messages import BUCKET_COUNT, HASH_BYTES, RecordVersion
 from wire.records import (
     KNOWN_KINDS,
+    Capabilities,
     Presence,
     Record,
     RecordKind,
@@ -33,6 +38,9 @@ from wire.signed import Signed
 MEMBERS_MAX = 2_000
 
 Chain = tuple[Signed[Certificate], ...]
+RecordBody = Presence | Capabilities | Sample
+
+_RANK_OTHER = 3  # after this device itself, those needed now, and those linked
 
 
 class Merge(enum.Enum):
@@ -75,6 +83,19 @@ class Member:
         """Say whether its certificate has the role."""
         return role in self.certificate.roles
 
+    def take(self, signed: Signed[Record], body: RecordBody, *, now_us: int) -> None:
+        """Hold a record, and what it says."""
+        self.records[signed.body.kind] = signed
+        self.heard_us = now_us
+        match body:
+            case Presence():
+                self.presence = body
+            case Capabilities():
+                self.capabilities = frozenset(body.keys)
+            case Sample():
+                self.sample = body
+                self.sample_heard_us = now_us
+
 
 @dataclass(slots=True, kw_only=True)
 class Directory:
@@ -84,9 +105,11 @@ class Directory:
     genesis: Signed[Genesis]
     is_linked: Callable[[PeerId], bool]
     is_removed: Callable[[PeerId], bool]
+    is_needed: Callable[[PeerId], bool] = lambda _: False
     members_max: int = MEMBERS_MAX
-    revision: int = 0  # rises with every record that is taken in
+    revision: int = 0  # rises with every record that is taken in or dropped
     _members: dict[PeerId, Member] = field(default_factory=dict)
+    _by_distance: list[tuple[bytes, PeerId]] = field(default_factory=list)
     _buckets: list[int] = field(default_factory=lambda: [0] * BUCKET_COUNT)
 
     def __len__(self) -> int:
@@ -102,52 +125,56 @@ class Directory:
     def introduce(self, peer: PeerId, chain: Chain) -> Member | None:
         """Take in a member by its chain alone; None if there is no room for it.
 
-        Raises NotAMember if the chain does not lead to the founder.
+        Raises NotAMember if the chain does not lead to the founder, or the device was removed.
         """
-        member = self._members.get(peer)
-        if member is not None:
-            return member
-        certificate = check_chain(chain, genesis=self.genesis, subject=peer)
         if self.is_removed(peer):
             raise NotAMember("removed")
+        member = self._members.get(peer)
+        if member is not None and member.chain == chain:
+            return member
+        certificate = check_chain(chain, genesis=self.genesis, subject=peer)
+        if member is not None:
+            member.certificate, member.chain = certificate, chain
+            return member
         if not self._make_room_for(peer):
             return None
-        member = Member(peer=peer, certificate=certificate, chain=chain)
-        self._members[peer] = member
+        member = self._members[peer] = Member(peer=peer, certificate=certificate, chain=chain)
+        insort(self._by_distance, (self._distance(peer), peer))
         return member
 
     def would_hold(self, peer: PeerId) -> bool:
         """Say whether there is, or would be made, room for a member's records."""
+        if self.is_removed(peer):
+            return False
         if peer in self._members or len(self._members) < self.members_max:
             return True
-        return self._preference(peer) < max(self._preference(held) for held in self._members)
+        return self._preference(peer) < self._preference(self._least_preferred())
 
     def merge(self, signed: Signed[Record], chain: Chain | None, *, now_us: int) -> Merge:
-        """Take in a record if it is newer than what is held."""
+        """Take in a record if it is newer than what is held. One that is refused changes nothing.
+
+        `chain` is the owner's, None where it did not come along.
+        """
         record = signed.body
         if signed.signer != record.owner:
             return Merge.MALFORMED
         if record.kind not in KNOWN_KINDS:
             return Merge.UNKNOWN_KIND
-        member = self._members.get(record.owner)
-        held = None if member is None else member.records.get(record.kind)
+        if self.is_removed(record.owner):
+            return Merge.NOT_A_MEMBER
+        held = self.record(record.owner, record.kind)
         if held is not None and _order(held) >= _order(signed):
             return Merge.KNOWN
-        if member is None:
-            if chain is None:
-                return Merge.UNKNOWN_OWNER
-            try:
-                member = self.introduce(record.owner, chain)
-            except NotAMember:
-                return Merge.NOT_A_MEMBER
-            if member is None:
-                return Merge.NO_ROOM
         try:
-            _apply(member, record, now_us=now_us)
+            body = _decode(record)
+            member = self._owner_of(record, chain)
         except MalformedFrame:
             return Merge.MALFORMED
-        member.records[record.kind] = signed
-        member.heard_us = now_us
+        except NotAMember:
+            return Merge.NOT_A_MEMBER
+        if member is None:
+            return Merge.UNKNOWN_OWNER if chain is None else Merge.NO_ROOM
+        member.take(signed, body, now_us=now_us)
         bucket = bucket_of(record.owner)
         if held is not None:
             self._buckets[bucket] ^= _fingerprint(held.body)
@@ -160,6 +187,7 @@ class Directory:
         member = self._members.pop(peer, None)
         if member is None:
             return
+        del self._by_distance[bisect_left(self._by_distance, (self._distance(peer), peer))]
         for signed in member.records.values():
             self._buckets[bucket_of(peer)] ^= _fingerprint(signed.body)
         self.revision += 1
@@ -199,19 +227,49 @@ class Directory:
             if capabilities <= member.capabilities and not member.has_left
         ]
 
+    def _owner_of(self, record: Record, chain: Chain | None) -> Member | None:
+        """Return the member whose record this is, introducing it if it is new. Raises NotAMember.
+
+        Only presence may change the chain of a member: then all who hold that presence agree.
+        """
+        member = self._members.get(record.owner)
+        if chain is None or (member is not None and record.kind != RecordKind.PRESENCE):
+            return member
+        return self.introduce(record.owner, chain)
+
     def _make_room_for(self, peer: PeerId) -> bool:
         if len(self._members) < self.members_max:
             return True
-        least = max(self._members, key=self._preference)
+        least = self._least_preferred()
         if self._preference(peer) >= self._preference(least):
             return False
         self.forget(least)
         return True
 
+    def _least_preferred(self) -> PeerId:
+        """Return whom to drop first: the farthest, unless it is linked or needed."""
+        # One pass from the far end, which stops at once unless nearly all are linked.
+        chosen, chosen_rank = self.own, 0
+        for _, peer in reversed(self._by_distance):
+            rank = self._rank(peer)
+            if rank > chosen_rank:
+                chosen, chosen_rank = peer, rank
+            if rank == _RANK_OTHER:
+                break
+        return chosen
+
     def _preference(self, peer: PeerId) -> tuple[int, bytes]:
+        return self._rank(peer), self._distance(peer)
+
+    def _rank(self, peer: PeerId) -> int:
         if peer == self.own:
-            return 0, b""
-        return (1 if self.is_linked(peer) else 2), blake3(self.own + peer).digest(HASH_BYTES)
+            return 0
+        if self.is_needed(peer):
+            return 1
+        return 2 if self.is_linked(peer) else _RANK_OTHER
+
+    def _distance(self, peer: PeerId) -> bytes:
+        return blake3(self.own + peer).digest(HASH_BYTES)
 
 
 def bucket_of(owner: PeerId) -> int:
@@ -238,12 +296,11 @@ def _fingerprint(record: Record) -> int:
     return int.from_bytes(blake3(identity).digest(HASH_BYTES), "big")
 
 
-def _apply(member: Member, record: Record, *, now_us: int) -> None:
+def _decode(record: Record) -> RecordBody:
     match record.kind:
         case RecordKind.PRESENCE:
-            member.presence = decode_presence(record.body)
+            return decode_presence(record.body)
         case RecordKind.CAPABILITIES:
-            member.capabilities = frozenset(decode_capabilities(record.body).keys)
-        case RecordKind.TELEMETRY:
-            member.sample = decode_sample(record.body)
-            member.sample_heard_us = now_us
+            return decode_capabilities(record.body)
+        case _:
+            return decode_sample(record.body)
