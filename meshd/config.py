@@ -65,7 +65,7 @@ class LogSettings(Section, frozen=True):
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
     file_bytes_max: Annotated[int, size(64 * 1024, 1 << 30)] = 8 * MIB
-    files_max: Annotated[int, count(1, 100)] = 5
+    files_max: Annotated[int, count(2, 100)] = 5
 
 
 class LinkSettings(Section, frozen=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.config import PROFILES, Config, cores_count
@@ -126,6 +126,7 @@ def test_the_short_variables_and_the_nested_ones_are_read(tmp_path: Path) -> Non
         "MESHD_HEALTH__WEIGHTS__LATENCY": "0.5",
         "MESHD_HOME": "/not/a/setting",
         "MESHD_REGION": "",
+        "MESHD_LINKS__MAX": "",
     }
     config = config_of(tmp_path, 'labels = {floor = "1", room = "a"}', environ)
     assert (config.name, config.type) == ("kitchen", "camera")
@@ -225,6 +226,12 @@ def test_variables_of_others_are_told_and_ignored(tmp_path: Path) -> None:
             {},
             "FILE: breaker.latency_ms_max = '0.5ms': wanted a whole number from 1 to 60000",
         ),
+        (
+            '[breaker]\nlatency_ms_max = "1.5ms"',
+            {},
+            {},
+            "FILE: breaker.latency_ms_max = '1.5ms': wanted a whole number from 1 to 60000",
+        ),
         ("listen = [1]", {}, {}, "FILE: listen = [1]: wanted at most 16 addresses such as"),
         ('labels = {"a b" = "c"}', {}, {}, "FILE: labels = {'a b': 'c'}: wanted at most 32 pairs"),
         ("[dht]\nenabled = 3", {}, {}, "FILE: dht.enabled = 3: wanted true or false"),
@@ -293,6 +300,13 @@ def test_the_source_that_is_named_is_the_one_that_won(tmp_path: Path) -> None:
         config_of(tmp_path, "[links]\nmax = 7", {"MESHD_LINKS__MAX": "0"}, {"links.max": 1})
 
 
+def test_of_several_sources_of_a_section_the_last_is_named(tmp_path: Path) -> None:
+    names = ("BANDWIDTH", "LATENCY", "COMPUTE", "REPUTATION")
+    environ = {f"MESHD_HEALTH__WEIGHTS__{name}": "0" for name in names}
+    with pytest.raises(ConfigError, match=r"^--health-weights-bandwidth: health\.weights"):
+        config_of(tmp_path, "", environ, {"health.weights.bandwidth": 0.0})
+
+
 def test_an_invitation_is_never_shown(tmp_path: Path) -> None:
     secret = "meshd-invitation-" + "s" * 9_000
     with pytest.raises(ConfigError, match="--join: join: wanted an invitation") as refused:
@@ -357,6 +371,7 @@ def test_workers_follow_the_cores_that_the_process_may_use(monkeypatch: pytest.M
     assert load_config(file=None, environ={}, flags={}).config.sandbox.workers == 3
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.dictionaries(
         st.sampled_from(["name", "labels", "log", "sandbox", "listen", "x"]),

@@ -151,7 +151,7 @@ def test_a_device_without_the_memory_for_a_passphrase_is_told_so(
         read_seed(path, b"secret")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     content=st.binary(max_size=200).flatmap(
         lambda tail: st.sampled_from([tail, b"meshdkey" + tail])
