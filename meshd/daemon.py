@@ -1,0 +1,420 @@
+"""The daemon: the node with real parts around it, from the first start to a clean stop.
+
+Only here is decided which part is started when, and what happens when one fails: a part that fails
+ends the daemon, which starts again from what is durable.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import SystemRandom
+
+import psutil
+import structlog
+import trio
+from p2p.blob_exchange import BlobFetcher, BlobServer
+from p2p.joining import JoinServer, redeem
+
+from meshd.blobstore import BlobStore
+from meshd.clock import BootClock, now_us
+from meshd.config import Config
+from meshd.content import ContentGate
+from meshd.control import ControlServer
+from meshd.errors import StoreFailed
+from meshd.finding import Finding
+from meshd.home import Home, control_socket_path
+from meshd.mailbox import Mailbox
+from meshd.membership import (
+    MembershipRow,
+    found,
+    joined,
+    load_membership,
+    may_leave,
+    read_invitation,
+    refuse_other_mesh,
+    save_membership,
+)
+from meshd.node import MeshNode
+from meshd.questions import Questions
+from meshd.runs import Contents, ModuleShelf, Runs
+from meshd.sensing import run_sensing
+from meshd.settings import NodeSettings
+from meshd.shell import Shell
+from meshd.status import StatusDesk
+from meshd.store import Store
+from meshd.version import version
+from meshd.writer import RowReader, Writer
+from p2p.capability import own_capabilities
+from p2p.errors import CannotListen
+from p2p.host import Host, HostConfig
+from p2p.links import Links, LinkSettings
+from p2p.mdns import service_name
+from sandbox.pool import Pool
+from sandbox.profile import ENGINE_PROFILE
+from telemetry.metrics import Metrics
+from wire.codec import Decoder, FrameCodec
+from wire.effects import Row
+from wire.errors import MalformedFrame, MeshError
+from wire.events import (
+    Listening,
+    PeerSeen,
+    PersistFailed,
+    PublishedReceived,
+    Restarted,
+    Stopping,
+)
+from wire.ids import PeerId, mesh_text, peer_text
+from wire.keys import Ed25519Keys, Ed25519Verifier
+from wire.membership import Invitation
+from wire.messages import MESSAGES, RecordsGiven
+from wire.signed import encode_body
+
+GOODBYE_S = 1.0
+STOP_S_MAX = 4.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartOptions:
+    """What a start is told besides its settings. `ready` gets the one line of a good start."""
+
+    home: Home
+    join: str | None
+    ready: Callable[[str], None]
+
+
+def run_daemon(config: Config, seed: bytes, options: StartOptions) -> None:
+    """Run the daemon of a locked home until it is stopped.
+
+    Raises MeshError with one line that says what to do: the store is damaged, the port is taken,
+    the invitation is not accepted, the disk is full, ...
+    """
+    store = Store.open(options.home.database)
+    try:
+        trio.run(
+            _run, config, seed, options, store, clock=BootClock(), strict_exception_groups=True
+        )
+    except BaseExceptionGroup as group:
+        raise _only_error(group) from group
+    finally:
+        store.close()
+
+
+def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error that somebody raised on purpose, or whatever is there."""
+    errors = [*_leaves(group)]
+    return next((error for error in errors if isinstance(error, MeshError)), errors[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+async def _run(config: Config, seed: bytes, options: StartOptions, store: Store) -> None:
+    daemon = Daemon(config=config, keys=Ed25519Keys(seed), seed=seed, options=options, store=store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, daemon.stop)
+        await daemon.run()
+        nursery.cancel_scope.cancel()
+
+
+async def _stop_on_signal(stop: Callable[[], None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("daemon.signalled", signal=signal.Signals(number).name)
+            stop()
+
+
+class Daemon:
+    """One running device."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        keys: Ed25519Keys,
+        seed: bytes,
+        options: StartOptions,
+        store: Store,
+    ) -> None:
+        self._config = config
+        self._keys = keys
+        self._seed = seed
+        self._options = options
+        self._home = options.home
+        self._store = store
+        self._metrics = Metrics()
+        self._mailbox = Mailbox()
+        self._stopping = trio.Event()
+        self._failure: StoreFailed | None = None
+        self._links: Links | None = None
+        self._writer: Writer | None = None
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns within five seconds."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Start every part, say that the device is ready, and run until `stop`."""
+        rows = RowReader(Ed25519Verifier())
+        stored = rows.read_all(self._store)
+        known = load_membership(self._store)
+        invitation = self._invitation(known)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._store.run)
+            if invitation is None and known is None:
+                known = found(self._keys, operator=self._config.name)
+                await save_membership(self._store, known)
+            host = await self._start_host(nursery, known, invitation)
+            if invitation is not None:
+                granted = await redeem(host, invitation, self._config.name)
+                known = joined(invitation, granted)
+                await save_membership(self._store, known)
+                log.info("mesh.joined", mesh=mesh_text(known.mesh))
+            assert known is not None, "founded, joined or known before"  # noqa: S101
+            await self._start_parts(nursery, host, known, stored, rows)
+            await self._mailbox.post(Listening(host.addresses))
+            if invitation is not None:
+                seen = PeerSeen(invitation.issuer, invitation.addresses, "invitation")
+                await self._mailbox.post(seen)
+            self._options.ready(self._ready_line(known, host))
+            await self._stopping.wait()
+            await self._say_goodbye()
+            nursery.cancel_scope.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    def _invitation(self, known: MembershipRow | None) -> Invitation | None:
+        """Return the invitation to redeem; None if there is none, or none is needed any more."""
+        if self._options.join is None:
+            return None
+        invitation = read_invitation(self._options.join)
+        if known is None:
+            return invitation
+        if known.mesh == invitation.mesh:
+            log.info("mesh.joined_before", mesh=mesh_text(known.mesh))
+            return None
+        if not may_leave(known, own=self._keys.peer, store=self._store):
+            raise refuse_other_mesh(known, invitation)
+        log.info("mesh.left_unused", mesh=mesh_text(known.mesh))
+        return invitation
+
+    async def _start_host(
+        self, nursery: trio.Nursery, known: MembershipRow | None, invitation: Invitation | None
+    ) -> Host:
+        papers = invitation or known
+        assert papers is not None, "a mesh was founded before"  # noqa: S101
+        *preferred, last = self._config.listen_choices
+        for listen in preferred:
+            host = self._new_host(nursery, papers, listen)
+            try:
+                await nursery.start(host.run)
+            except CannotListen as error:
+                log.info("listen.elsewhere", reason=str(error))
+            else:
+                return host
+        host = self._new_host(nursery, papers, last)
+        await nursery.start(host.run)
+        return host
+
+    def _new_host(
+        self, nursery: trio.Nursery, papers: MembershipRow | Invitation, listen: tuple[str, ...]
+    ) -> Host:
+        def discovered(peer: PeerId, addresses: tuple[str, ...]) -> None:
+            nursery.start_soon(self._mailbox.post, PeerSeen(peer, addresses, "mdns"))
+
+        return Host(
+            HostConfig(
+                identity_seed=self._seed,
+                network_key=papers.network_key,
+                dht_prefix=f"/meshd/{mesh_text(papers.mesh)}/kad",
+                listen=listen,
+                mdns_service=service_name(papers.mesh) if self._config.mdns.enabled else None,
+            ),
+            on_discovered=discovered,
+            introduce=self._introduce,
+        )
+
+    async def _introduce(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
+        """Kademlia wants to ask a device: link to it first, so that it knows us for a member."""
+        if self._links is not None:
+            await self._links.dial(peer, addresses)
+
+    async def _start_parts(
+        self,
+        nursery: trio.Nursery,
+        host: Host,
+        known: MembershipRow,
+        stored: tuple[Row, ...],
+        rows: RowReader,
+    ) -> None:
+        node = self._new_node(known)
+        emit = self._mailbox.post
+        blobs = BlobStore(self._home.blobs, self._config.storage.blobs_bytes_max)
+        gate = ContentGate(self._keys, blobs)
+        shelf = ModuleShelf(blobs)
+        pool = Pool(
+            worker_count=self._config.sandbox.workers,
+            cache_directory=self._home.cache,
+            cache_bytes_max=self._config.sandbox.cache_bytes_max,
+            load_module=shelf.load,
+        )
+        links = self._links = Links(
+            host,
+            codec=FrameCodec(MESSAGES, Ed25519Verifier()),
+            hello=node.hello,
+            genesis=known.genesis,
+            is_removed=node.directory.is_removed,
+            emit=emit,
+            settings=self._link_settings(),
+            metrics=self._metrics,
+        )
+        contents = Contents(blobs=blobs, gate=gate, fetcher=BlobFetcher(host, blobs), emit=emit)
+        finding = Finding(host, is_enabled=self._config.dht.enabled, emit=emit)
+        questions = Questions(emit)
+        writer = self._writer = Writer(
+            self._store, on_durable=self._mailbox.post_durable, on_failed=self._store_failed
+        )
+        shell = Shell(
+            node=node,
+            mailbox=self._mailbox,
+            links=links,
+            store=self._store,
+            writer=writer,
+            rows=rows,
+            blobs=blobs,
+            contents=contents,
+            runs=Runs(pool=pool, contents=contents, gate=gate, shelf=shelf, emit=emit),
+            finding=finding,
+            questions=questions,
+            publish=lambda topic, records: host.publish(topic, encode_body(records)),
+            now_us=now_us,
+        )
+        # The node's first event, before anything else can reach it.
+        self._mailbox.post_durable(
+            tuple(node.handle(Restarted(store=self._store.store_id, rows=stored), now_us()))
+        )
+        status = StatusDesk(
+            home=self._home, metrics=self._metrics, pool=pool, blobs=blobs, store=self._store
+        )
+        control = ControlServer(
+            control_socket_path(self._home.path),
+            ask=lambda command: status.completed(questions.ask(command)),
+            content=gate,
+            stop=self.stop,
+        )
+        nursery.start_soon(writer.run)
+        nursery.start_soon(shell.run)
+        await nursery.start(pool.run)
+        BlobServer(host, blobs).serve()
+        JoinServer(host, questions.ask_join).serve()
+        await nursery.start(links.run)
+        await nursery.start(host.subscribe, _topic(known), _is_records, self._deliver(nursery))
+        nursery.start_soon(finding.run)
+        nursery.start_soon(self._sense)
+        await nursery.start(control.run)
+
+    async def _sense(self) -> None:
+        await run_sensing(
+            storage=self._home.path,
+            interval_us=self._config.telemetry.sample_interval_us,
+            emit=self._mailbox.post,
+        )
+
+    def _deliver(self, nursery: trio.Nursery) -> Callable[[PeerId, bytes], None]:
+        def deliver(author: PeerId, record: bytes) -> None:
+            del author  # the records in it are signed by their owners
+            event = PublishedReceived(_records.decode(record))
+            nursery.start_soon(self._mailbox.post, event)
+
+        return deliver
+
+    def _new_node(self, known: MembershipRow) -> MeshNode:
+        config = self._config
+        return MeshNode(
+            settings=NodeSettings(
+                name=config.name,
+                version=version(),
+                node_type=config.type,
+                region=config.region,
+                capabilities=own_capabilities(
+                    engine_profile=ENGINE_PROFILE,
+                    architecture=platform.machine() or "unknown",
+                    cpu_count=os.cpu_count() or 1,
+                    memory_bytes=psutil.virtual_memory().total,
+                    node_type=config.type,
+                    region=config.region,
+                    labels=config.labels,
+                ),
+                engine_profile=ENGINE_PROFILE,
+                workers_count=config.sandbox.workers,
+                task_slots=config.tasks_max,
+                caps=config.to_limits(),
+                leases_max=config.executor.leases_max,
+                links_max=config.links.max,
+                dials_max=config.links.dials_max,
+                members_max=config.directory.members_max,
+                breaker=config.breaker.to_breaker(),
+                weights=config.health.weights,
+                references=config.health.to_references(),
+            ),
+            signer=self._keys,
+            genesis=known.genesis,
+            chain=known.chain,
+            network_key=known.network_key,
+            rng=SystemRandom(),
+        )
+
+    def _link_settings(self) -> LinkSettings:
+        # Room for the wanted links, for short ones, and for some that others want.
+        links = self._config.links
+        return LinkSettings(
+            links_count_max=2 * links.max + links.dials_max, dials_count_max=links.dials_max
+        )
+
+    def _store_failed(self, reason: str) -> None:
+        """The disk is full or broken: what is not durable is not promised, so stop here."""
+        log.error("store.failed", reason=reason)
+        self._failure = StoreFailed(f"{reason}; everything that was accepted is kept")
+        self._stopping.set()
+
+    async def _say_goodbye(self) -> None:
+        """Give leases back and say goodbye, as far as a second goes."""
+        with trio.move_on_after(STOP_S_MAX):
+            if self._failure is not None:
+                await self._mailbox.post(PersistFailed(str(self._failure)))
+                return
+            await self._mailbox.post(Stopping())
+            await trio.sleep(GOODBYE_S)
+            if self._writer is not None:
+                await self._writer.wait_idle()
+
+    def _ready_line(self, known: MembershipRow, host: Host) -> str:
+        where = " ".join(host.addresses) or "nowhere"
+        return (
+            f"ready: {self._config.name} {peer_text(self._keys.peer)} in mesh"
+            f" {mesh_text(known.mesh)[:12]}, listening on {where}, home {self._home.path}"
+        )
+
+
+_records = Decoder(RecordsGiven, Ed25519Verifier())
+
+
+def _is_records(author: PeerId, record: bytes) -> bool:
+    del author
+    try:
+        _records.decode(record)
+    except MalformedFrame:
+        return False
+    return True
+
+
+def _topic(known: MembershipRow) -> str:
+    return f"/meshd/{mesh_text(known.mesh)}/presence"

@@ -1,0 +1,108 @@
+"""What waits for the node: events, due timers, and effects whose disk write is done.
+
+One task takes from it, so the node handles one thing at a time. Events from outside wait for room;
+what the node itself caused (a write that is durable now) never waits, since the node bounds it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import trio
+
+from wire.effects import Effect
+from wire.events import Event, TimerDue
+
+WAITING_EVENTS_MAX = 1_024
+US_PER_S = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """The effects that waited for a write that is on the disk now."""
+
+    then: tuple[Effect, ...]
+
+
+Item: TypeAlias = Event | Durable
+
+
+@dataclass(slots=True)
+class Mailbox:
+    """Times are trio's clock: seconds of boot time in the daemon, virtual ones in tests."""
+
+    _events: deque[Event] = field(default_factory=deque)
+    _durable: deque[Durable] = field(default_factory=deque)
+    _timers: list[tuple[float, int, Hashable]] = field(default_factory=list)
+    _current: dict[Hashable, int] = field(default_factory=dict)
+    _versions: itertools.count[int] = field(default_factory=itertools.count)
+    _something: trio.Event = field(default_factory=trio.Event)
+    _room: trio.Condition = field(default_factory=trio.Condition)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many events wait."""
+        return len(self._events)
+
+    async def post(self, event: Event) -> None:
+        """Leave an event for the node; wait while WAITING_EVENTS_MAX are there."""
+        async with self._room:
+            while len(self._events) >= WAITING_EVENTS_MAX:
+                await self._room.wait()
+            self._events.append(event)
+        self._something.set()
+
+    def post_durable(self, then: tuple[Effect, ...]) -> None:
+        """Leave effects that may be carried out now."""
+        self._durable.append(Durable(then))
+        self._something.set()
+
+    def set_timer(self, key: Hashable, after_us: int) -> None:
+        """Leave a TimerDue in `after_us`; a timer of the same key is replaced."""
+        version = next(self._versions)
+        self._current[key] = version
+        due_s = trio.current_time() + max(0, after_us) / US_PER_S
+        heapq.heappush(self._timers, (due_s, version, key))
+
+    async def take(self) -> Item:
+        """Return the next item: durable effects first, then timers that are due, then events."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            item = self._take_now()
+            if item is not None:
+                return item
+            self._something = trio.Event()
+            due_s = self._next_due_s()
+            with trio.move_on_at(due_s):
+                await self._something.wait()
+
+    async def after_event(self) -> None:
+        """Tell those who wait for room that there is some."""
+        async with self._room:
+            self._room.notify()
+
+    def _take_now(self) -> Item | None:
+        if self._durable:
+            return self._durable.popleft()
+        key = self._pop_due()
+        if key is not None:
+            return TimerDue(key)
+        return self._events.popleft() if self._events else None
+
+    def _pop_due(self) -> Hashable | None:
+        while self._timers and self._timers[0][0] <= trio.current_time():
+            _, version, key = heapq.heappop(self._timers)
+            if self._current.get(key) == version:
+                del self._current[key]
+                return key
+        return None
+
+    def _next_due_s(self) -> float:
+        while self._timers and self._current.get(self._timers[0][2]) != self._timers[0][1]:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else float("inf")

@@ -1,0 +1,131 @@
+"""Which mesh this home belongs to: founded at the first start, or joined by an invitation."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+import structlog
+from msgspec import Struct
+
+from meshd.errors import DaemonError
+from meshd.store import Store, Write
+from wire.codec import Decoder
+from wire.errors import MalformedFrame
+from wire.ids import MeshId, PeerId, mesh_text
+from wire.keys import SEED_BYTES, Ed25519Keys, Ed25519Verifier
+from wire.membership import (
+    Chain,
+    Genesis,
+    Invitation,
+    JoinGranted,
+    NetworkKey,
+    found_mesh,
+    invitation_from_text,
+    mesh_id_of,
+)
+from wire.signed import Signed, encode_body
+
+NETWORK_KEY_BYTES = 32
+
+log = structlog.get_logger()
+
+
+class MembershipError(DaemonError):
+    """The invitation or the home's mesh does not fit: show the message, change the command."""
+
+
+class MembershipRow(Struct, frozen=True, kw_only=True):
+    """The papers of this device. `recovery_seed` is there until it is taken offline."""
+
+    KIND: ClassVar[str] = "membership"
+    KEY: ClassVar[bytes] = b"own"
+
+    genesis: Signed[Genesis]
+    chain: Chain
+    network_key: NetworkKey
+    recovery_seed: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Name the mesh only: the rest is secret."""
+        return f"MembershipRow({mesh_text(self.mesh)})"
+
+    @property
+    def mesh(self) -> MeshId:
+        """The mesh's id."""
+        return mesh_id_of(self.genesis)
+
+
+def load_membership(store: Store) -> MembershipRow | None:
+    """Return the papers in a store that is not running yet, None before the first start.
+
+    Raises MembershipError if they are damaged.
+    """
+    rows = store.load_all((MembershipRow.KIND,))[MembershipRow.KIND]
+    if not rows:
+        return None
+    try:
+        return Decoder(MembershipRow, Ed25519Verifier()).decode(rows[-1][1])
+    except MalformedFrame as error:
+        raise MembershipError(
+            f"the membership in {store.path} is damaged ({error}): move the home away and join"
+            " again with an invitation"
+        ) from error
+
+
+async def save_membership(store: Store, membership: MembershipRow) -> None:
+    """Keep the papers. Raises StoreError."""
+    body = encode_body(membership)
+    await store.persist([Write(kind=MembershipRow.KIND, key=MembershipRow.KEY, body=body)])
+
+
+def found(keys: Ed25519Keys, *, operator: str) -> MembershipRow:
+    """Return the papers of a new mesh of one."""
+    recovery_seed = os.urandom(SEED_BYTES)
+    genesis, chain = found_mesh(
+        keys,
+        operator=operator,
+        recovery_key=Ed25519Keys(recovery_seed).peer,
+        nonce=os.urandom(16),
+    )
+    return MembershipRow(
+        genesis=genesis,
+        chain=chain,
+        network_key=os.urandom(NETWORK_KEY_BYTES),
+        recovery_seed=recovery_seed,
+    )
+
+
+def joined(invitation: Invitation, granted: JoinGranted) -> MembershipRow:
+    """Return the papers that an invitation was redeemed for."""
+    return MembershipRow(
+        genesis=granted.genesis, chain=granted.chain, network_key=invitation.network_key
+    )
+
+
+def read_invitation(text: str) -> Invitation:
+    """Return the invitation in a token. Raises MembershipError."""
+    try:
+        return invitation_from_text(text, Ed25519Verifier())
+    except MalformedFrame as error:
+        raise MembershipError(
+            f"{error}; `meshctl invite` on a device of the mesh makes a new one"
+        ) from error
+
+
+def may_leave(membership: MembershipRow, *, own: PeerId, store: Store) -> bool:
+    """Say whether nothing would be lost by joining another mesh.
+
+    So it is for a mesh of one that was founded by a first start and used for nothing.
+    """
+    kinds = ("batch", "invitation", "result", "address")
+    is_unused = not any(store.load_all(kinds).values())
+    return membership.genesis.body.founder == own and is_unused
+
+
+def refuse_other_mesh(membership: MembershipRow, invitation: Invitation) -> MembershipError:
+    """Return the error of an invitation to another mesh than the home's."""
+    return MembershipError(
+        f"this home belongs to mesh {mesh_text(membership.mesh)[:12]}, the invitation is to"
+        f" {mesh_text(invitation.mesh)[:12]}: start with another --home to be in both"
+    )
