@@ -10,22 +10,20 @@ import os
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-import msgspec
 import trio
 from msgspec import Struct
 
 from meshd.batch_content import BatchContent, Blobs, SealedOutput
 from sandbox.precheck import check_module
+from scheduler.receipt import receipt_from_file, receipt_to_file, with_digest_key
 from wire.answers import ReceiptView, ResultView
 from wire.blobs import BlobRef
-from wire.codec import Decoder
 from wire.content import BATCH_KEY_BYTES, Content, Invocation
 from wire.effects import OutputCheck
 from wire.errors import CannotUnseal
 from wire.ids import PeerId
 from wire.keys import Ed25519Verifier
-from wire.signed import encode_body
-from wire.tasks import Receipt, Task
+from wire.tasks import Task
 
 _Value = TypeVar("_Value")
 
@@ -61,7 +59,7 @@ class ContentGate:
         self._keys = keys
         self._blobs = blobs
         self._threads = trio.CapacityLimiter(os.cpu_count() or 1)
-        self._receipts = Decoder(Receipt, Ed25519Verifier())
+        self._verifier = Ed25519Verifier()
 
     async def store_module(self, module: bytes) -> BlobRef:
         """Check and keep a module. Raises UnsupportedModule or BlobError."""
@@ -100,9 +98,8 @@ class ContentGate:
             return view.receipt
 
         def add_digest_key() -> bytes:
-            receipt = self._receipts.decode(view.receipt)
-            digest_key = self._batch_of(box).digest_key
-            return encode_body(msgspec.structs.replace(receipt, digest_key=digest_key))
+            receipt = receipt_from_file(view.receipt, self._verifier)
+            return receipt_to_file(with_digest_key(receipt, self._batch_of(box).digest_key))
 
         return await self._in_thread(add_digest_key)
 

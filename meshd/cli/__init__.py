@@ -1,0 +1,1 @@
+"""The two commands, `meshd` and `meshctl`: one grammar, one table of exit codes."""

@@ -1,0 +1,26 @@
+"""What a person may ask for, checked before the daemon is asked.
+
+The same bounds are in `wire`, which checks them again; they stand here too because `meshctl` starts
+without it. A test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_MIB: Final = 1 << 20
+_DAY_US: Final = 86_400_000_000
+
+MODULE_BYTES_MAX: Final = 64 * _MIB
+INPUT_BYTES_MAX: Final = 64 * _MIB - 64 * 1024
+OUTPUT_BYTES_MAX: Final = 64 * _MIB
+RECEIPT_BYTES_MAX: Final = 4 * _MIB
+
+MEMORY_BYTES: Final = (64 * 1024, 4096 * _MIB)
+FUEL: Final = (1, 1_000_000_000_000)
+WALL_US: Final = (1_000, 3_600_000_000)
+DEADLINE_US: Final = (0, 31 * _DAY_US)
+RETRIES: Final = (0, 100)
+INVITATION_US: Final = (1_000_000, 365 * _DAY_US)
+USES: Final = (1, 10_000)
+TASKS_LISTED: Final = (1, 1_000)

@@ -1,0 +1,58 @@
+"""`meshctl`: asks the local daemon, and checks receipts without one.
+
+It starts with click, msgpack and the standard library: everything slower is imported by the command
+that needs it.
+"""
+
+from __future__ import annotations
+
+import click
+
+from meshd.cli.completion import completion_of
+from meshd.cli.grammar import MeshGroup, examples, obey_pipes
+from meshd.cli.mesh import find, invite, peer, peers, status
+from meshd.cli.receipts import receipt, verify
+from meshd.cli.submission import submit
+from meshd.cli.tasks import cancel, result, task, tasks, wait
+
+
+@click.group(
+    "meshctl",
+    cls=MeshGroup,
+    epilog=examples(
+        "meshctl status",
+        "meshctl submit wc.wasm --input README.md",
+        "meshctl --output json peers",
+    ),
+)
+def cli() -> None:
+    """Ask the meshd of this device: devices, tasks, results and receipts.
+
+    Exit codes: 0 yes or done, 1 no, 2 usage or bad file, 4 no daemon; `submit` and `wait` have
+    codes of their own.
+    """
+
+
+for _command in (
+    status,
+    peers,
+    peer,
+    find,
+    invite,
+    submit,
+    tasks,
+    task,
+    wait,
+    result,
+    cancel,
+    receipt,
+    verify,
+    completion_of(cli),
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run meshctl with the arguments of this process, and end it."""
+    obey_pipes()
+    cli.main()

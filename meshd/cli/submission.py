@@ -1,0 +1,239 @@
+"""`meshctl submit`: runs a program on the mesh as if it ran here."""
+
+from __future__ import annotations
+
+import difflib
+
+import click
+from click.shell_completion import CompletionItem
+
+from meshd.cli import bounds
+from meshd.cli.exits import Exit
+from meshd.cli.files import STANDARD, check_writable, read_file
+from meshd.cli.following import Interrupted, explain_end, follow_task, interrupted
+from meshd.cli.grammar import (
+    Session,
+    TaskCommand,
+    duration_us,
+    examples,
+    pairs,
+    pass_session,
+    size_bytes,
+)
+from meshd.cli.output import print_json
+from meshd.cli.program_output import give_output
+from meshd.client import ControlClient, TaskInput
+from meshd.control_errors import CommandRefused, ContactLost
+from meshd.control_frames import Frame
+
+STRATEGIES = ("weighted", "round-robin", "least-loaded", "latency-aware")
+
+
+class SubmitCommand(TaskCommand):
+    """Takes our options anywhere before `--`; every other word after MODULE is the program's."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Divide the words. Raises click.UsageError, also for what looks like a slip of ours."""
+        place = args.index("--") if "--" in args else len(args)
+        rest = super().parse_args(ctx, args[:place])
+        ours = list(ctx.params.pop("words"))
+        words = [*ours, *args[place + 1 :]]
+        if not ctx.resilient_parsing:
+            self._check(ctx, ours, words)
+        ctx.params["module"], ctx.params["arguments"] = (words or [""])[0], words[1:]
+        return rest
+
+    def _check(self, ctx: click.Context, ours: list[str], words: list[str]) -> None:
+        if not words:
+            raise click.UsageError("Missing argument 'MODULE.wasm'.", ctx)
+        if ours and ours[0].startswith("-") and ours[0] != STANDARD:
+            raise click.NoSuchOption(ours[0].partition("=")[0], ctx=ctx)
+        known = [name for parameter in self.get_params(ctx) for name in parameter.opts]
+        for word in ours:
+            name = word.partition("=")[0]
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+            if name.startswith("--") and close:
+                raise click.UsageError(
+                    f"{name} is much like {close[0]}: put `--` before it if it is the program's",
+                    ctx,
+                )
+
+
+def _complete_module(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    return [CompletionItem(incomplete, type="file")]
+
+
+@click.command(
+    cls=SubmitCommand,
+    context_settings={"ignore_unknown_options": True},
+    epilog=examples(
+        "meshctl submit wc.wasm --input README.md",
+        "meshctl submit wc.wasm -l < /dev/null",
+        "meshctl submit tool.wasm --to out.bin -- --input is-for-the-program",
+        "meshctl submit render.wasm --require arch:aarch64 --memory 256MiB --detach",
+    ),
+)
+@click.argument(
+    "words",
+    metavar="MODULE.wasm [ARGS]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=_complete_module,
+)
+@click.option(
+    "--input",
+    "input_file",
+    metavar="FILE|-",
+    type=click.Path(),
+    help="What the program reads from its standard input; nothing without it.",
+)
+@click.option(
+    "--to",
+    metavar="FILE",
+    type=click.Path(),
+    help="Where its standard output goes, whole or not at all; else to ours.",
+)
+@click.option(
+    "--require",
+    "requirements",
+    metavar="CAPABILITY",
+    multiple=True,
+    help="What a device must provide, such as mem:4GiB; repeatable.",
+)
+@click.option("--type", "node_type", metavar="NAME", help="The type a device must be of.")
+@click.option(
+    "--strategy",
+    type=click.Choice(STRATEGIES),
+    default="weighted",
+    show_default=True,
+    help="How to choose among devices that accept.",
+)
+@click.option(
+    "--memory",
+    "memory_bytes",
+    metavar="SIZE",
+    callback=size_bytes(*bounds.MEMORY_BYTES),
+    help="The most memory it may use (512MiB).",
+)
+@click.option(
+    "--fuel",
+    type=click.IntRange(*bounds.FUEL),
+    metavar="N",
+    help="The most work it may do, about an instruction each (10000000000).",
+)
+@click.option(
+    "--timeout",
+    "wall_us",
+    metavar="DURATION",
+    callback=duration_us(*bounds.WALL_US),
+    help="The longest it may run (30s).",
+)
+@click.option(
+    "--deadline",
+    "deadline_us",
+    metavar="DURATION",
+    callback=duration_us(*bounds.DEADLINE_US),
+    help="How long it may take in all, waiting included (1h).",
+)
+@click.option(
+    "--retries",
+    "retries_max",
+    type=click.IntRange(*bounds.RETRIES),
+    metavar="N",
+    help="How often it goes to another device when one fails (8).",
+)
+@click.option(
+    "--env",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=pairs,
+    help="A variable of its environment; repeatable.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["mesh", "local"]),
+    help="Who keeps the task: several devices, or this one alone; else what can be had.",
+)
+@click.option("--detach", is_flag=True, help="Print the task's id and do not wait for it.")
+@pass_session
+def submit(
+    session: Session,
+    /,
+    *,
+    module: str,
+    arguments: list[str],
+    input_file: str | None,
+    to: str | None,
+    env: dict[str, str],
+    detach: bool,
+    **terms: object,
+) -> int:
+    """Run a program on the mesh: its output here, its exit code ours.
+
+    MODULE.wasm is a WASI preview 1 command. Options of ours may stand anywhere; what we do not know
+    after MODULE.wasm, and everything after --, is given to the program. Ctrl-C leaves the task
+    running.
+
+    Exits with the program's own code from 0 to 99 (99 for higher ones), or: 100 usage, 101 no
+    daemon, 102 refused, 103 nobody eligible, 104 trap, 105 fuel, 106 memory, 107 time, 108
+    cancelled, 109 disputed, 110 lost contact (the task goes on), 111 unconfirmed.
+    """
+    if module == STANDARD and input_file == STANDARD:
+        raise click.UsageError("module and input cannot both be standard input")
+    if detach and to is not None:
+        raise click.UsageError("--detach does not wait for an output: leave out --to")
+    if to is not None:
+        check_writable(to)
+    with session.connect() as client:
+        program = read_file(module, bytes_max=bounds.MODULE_BYTES_MAX, what="module")
+        stdin = b""
+        if input_file is not None:
+            stdin = read_file(input_file, bytes_max=bounds.INPUT_BYTES_MAX, what="input")
+        task = TaskInput(args=arguments, env=env, stdin=stdin)
+        accepted = client.submit(program, [task], **_options(terms))
+        if detach:
+            return _detached(session, accepted)
+        return _attached(session, client, accepted["tasks"][0], to=to)
+
+
+def _options(terms: dict[str, object]) -> Frame:
+    """Return the terms as the daemon takes them; what was not given has the daemon's default."""
+    limits = {name: terms.pop(name) for name in ("memory_bytes", "fuel", "wall_us")}
+    given = {name: value for name, value in terms.items() if value is not None}
+    given["limits"] = {name: value for name, value in limits.items() if value is not None}
+    return given
+
+
+def _detached(session: Session, accepted: Frame) -> int:
+    if session.is_json:
+        print_json(accepted)
+    else:
+        click.echo(accepted["tasks"][0])
+    return Exit.DONE
+
+
+def _attached(session: Session, client: ControlClient, task: str, *, to: str | None) -> int:
+    """Follow the task, give its output on, and return its exit code."""
+    try:
+        view = follow_task(client, task, is_quiet=session.is_json)
+        answer: Frame = {"answer": "result", "task": view, "stdout": None, "stderr": None}
+        if view["outcome"] == "result":
+            answer = _output(client, task, to=to, is_json=session.is_json)
+    except (Interrupted, KeyboardInterrupt):
+        return interrupted(task)
+    code = explain_end(view)
+    if session.is_json:
+        print_json({**answer, "exit_code": int(code)})
+    return code
+
+
+def _output(client: ControlClient, task: str, *, to: str | None, is_json: bool) -> Frame:
+    try:
+        return give_output(client, task, to=to, is_json=is_json)
+    except CommandRefused as error:
+        raise ContactLost(
+            f"the task ended, but its output is not to be had: {error}",
+            hint=f"try `meshctl result {task}`",
+        ) from error
