@@ -31,6 +31,10 @@ from wire.signed import Signed
 
 EXCHANGE_EVERY_US = 5_000_000
 RUMOR_FANOUT = 3
+GIVEN_MESSAGES_MAX = 16  # an empty directory is filled in several exchanges, not in one burst
+
+# What a device with the same code and the same removals would not have passed on.
+_OFFENCES = frozenset({Merge.MALFORMED, Merge.NOT_A_MEMBER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +89,12 @@ class Gossip:
         versions: list[RecordVersion] = []
         for bucket in unequal:
             found = self.directory.versions([bucket])
-            if len(versions) + len(found) > VERSIONS_MAX:
-                break
-            buckets.append(bucket)
-            versions += found
+            if len(found) > VERSIONS_MAX:
+                # Ids were ground into one bucket. What is left out is given to us once more.
+                found = self.rng.sample(found, VERSIONS_MAX)
+            if len(versions) + len(found) <= VERSIONS_MAX:
+                buckets.append(bucket)
+                versions += found
         if not buckets:
             return []
         return [Send(peer, BucketVersions(buckets=tuple(buckets), versions=tuple(versions)))]
@@ -124,14 +130,17 @@ class Gossip:
         """Merge, and pass on what was new. `peer` is None for what came by GossipSub."""
         chains = {chain[0].body.subject: chain for chain in given.chains}
         newer = []
-        # Presence first, whatever the sender's order: it introduces its owner.
-        for signed in sorted(given.records, key=_presence_first):
+        refused: dict[Merge, int] = {}
+        for signed in given.records:
             if signed.body.owner == self.directory.own:
                 continue  # the node decides what to make of news about itself
             merge = self.directory.merge(signed, chains.get(signed.body.owner), now_us=now_us)
             if merge is Merge.NEWER:
                 newer.append(signed)
-        return self.spread(tuple(newer), but_not=peer) if newer else []
+            elif merge in _OFFENCES:
+                refused[merge] = refused.get(merge, 0) + 1
+        effects: list[Effect] = [_refusal(peer, merge, count) for merge, count in refused.items()]
+        return effects + (self.spread(tuple(newer), but_not=peer) if newer else [])
 
     def spread(
         self, records: tuple[Signed[Record], ...], *, but_not: PeerId | None = None
@@ -154,7 +163,7 @@ class Gossip:
         records = sorted((record for record in found if record is not None), key=_presence_first)
         return [
             Send(peer, self.with_chains(tuple(records[start : start + RECORDS_MAX])))
-            for start in range(0, len(records), RECORDS_MAX)
+            for start in range(0, len(records), RECORDS_MAX)[:GIVEN_MESSAGES_MAX]
         ]
 
     def _chains_for(self, records: tuple[Signed[Record], ...]) -> tuple[Chain, ...]:
@@ -171,6 +180,11 @@ def _part(hashes: bytes, bucket: int) -> bytes:
 
 def _number(version: RecordVersion) -> tuple[int, int]:
     return version.incarnation, version.counter
+
+
+def _refusal(peer: PeerId | None, merge: Merge, count: int) -> Effect:
+    fields = {"peer": None if peer is None else peer.hex(), "reason": merge.name.lower()}
+    return Trace("record.refused", {**fields, "count": count})
 
 
 def _presence_first(signed: Signed[Record]) -> bool:
