@@ -42,6 +42,15 @@ def test_a_restart_keeps_the_store_id(tmp_path: Path) -> None:
     assert (second.store_id, first.changes, second.changes) == (first.store_id, (), ())
 
 
+def test_a_home_that_was_renamed_keeps_its_store_id(tmp_path: Path) -> None:
+    before = Store.open(filled(tmp_path / "mesh.db"))
+    before.close()
+    (tmp_path / "mesh.db").rename(tmp_path / "renamed.db")
+    after = Store.open(tmp_path / "renamed.db")
+    after.close()
+    assert after.store_id == before.store_id
+
+
 def test_two_databases_have_two_store_ids(tmp_path: Path) -> None:
     stores = [Store.open(tmp_path / name) for name in ("a.db", "b.db")]
     for store in stores:
