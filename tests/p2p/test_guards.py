@@ -119,6 +119,17 @@ async def _publish_for_ever(host: Host) -> None:
         await trio.sleep(0.002)
 
 
+async def test_a_late_task_of_libp2p_does_not_fail_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(config(1))
+
+    async def late() -> None:
+        raise RuntimeError("Nursery is closed to new arrivals")
+
+    monkeypatch.setattr(host._swarm, "close_all", late)
+    async with running(host):
+        pass
+
+
 async def test_a_serious_error_during_a_stop_is_not_swallowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

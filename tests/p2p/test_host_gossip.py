@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import trio
 from libp2p.peer.id import ID
@@ -9,7 +11,7 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils.varint import encode_varint_prefixed
 from support.hosts import befriend, config, connect, running, until
 
-from p2p.errors import RecordTooLarge
+from p2p.errors import RecordTooLarge, StreamBroken
 from p2p.host import Host
 from p2p.identity import libp2p_id
 from wire.ids import PeerId
@@ -68,6 +70,35 @@ async def test_refused_records_are_not_delivered_and_a_raising_validator_ends_no
         nursery.cancel_scope.cancel()
 
 
+def self_signed(author: Host, record: bytes) -> rpc_pb2.Message:
+    keys = author._libp2p
+    message = rpc_pb2.Message(
+        data=record, topicIDs=[TOPIC], from_id=keys.get_id().to_bytes(), seqno=bytes(7) + b"\x01"
+    )
+    message.signature = keys.get_private_key().sign(b"libp2p-pubsub:" + message.SerializeToString())
+    message.key = keys.get_public_key().serialize()
+    return message
+
+
+async def send(host: Host, other: Host, message: rpc_pb2.Message) -> None:
+    stream = await host.open_stream(other.peer, "/meshsub/1.1.0")
+    rpc = rpc_pb2.RPC(publish=[message])
+    with contextlib.suppress(StreamBroken):
+        await stream.send_all(encode_varint_prefixed(rpc.SerializeToString()))
+
+
+async def test_a_member_is_heard_on_any_stream() -> None:
+    # Shows that what the next test sends would be taken from a member.
+    alice, bob = Host(config(1)), Host(config(2))
+    ear = Heard()
+    async with running(alice, bob), trio.open_nursery() as nursery:
+        await befriend(alice, bob)
+        await nursery.start(bob.subscribe, TOPIC, ear.validate, ear.deliver)
+        await send(alice, bob, self_signed(alice, b"sent"))
+        await until(lambda: ear.records == [(alice.peer, b"sent")])
+        nursery.cancel_scope.cancel()
+
+
 async def test_strangers_are_neither_heard_nor_told() -> None:
     alice, bob, mallory = (Host(config(number)) for number in range(1, 4))
     ear, stranger = Heard(), Heard()
@@ -78,7 +109,8 @@ async def test_strangers_are_neither_heard_nor_told() -> None:
         for host, one in ((alice, ear), (bob, ear), (mallory, stranger)):
             await nursery.start(host.subscribe, TOPIC, one.validate, one.deliver)
         await meshed(alice, bob)
-        await mallory.publish(TOPIC, b"forged")
+        await mallory.publish(TOPIC, b"published")
+        await send(mallory, bob, self_signed(mallory, b"sent"))
         await alice.publish(TOPIC, b"good")
         await until(lambda: bool(ear.records))
         await trio.sleep(0.2)

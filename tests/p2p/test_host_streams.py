@@ -116,7 +116,7 @@ async def test_a_second_host_on_the_same_port_is_refused() -> None:
     alice = Host(config(1))
     async with running(alice):
         bob = Host(config(2, listen=(LOOPBACK, alice.addresses[0])))
-        with pytest.raises(CannotListen, match="already in use"):
+        with trio.fail_after(5), pytest.raises(CannotListen, match="already in use"):
             await bob.run()
 
 
