@@ -17,7 +17,7 @@ import msgspec
 
 from meshd.config import LEASES_MOST, PROFILES, Config
 from meshd.errors import ConfigError, QuantityError
-from meshd.home import HOME_VARIABLE, Home
+from meshd.home import HOME_VARIABLE
 from meshd.quantities import parse_duration_us, parse_size_bytes
 
 ENVIRONMENT_PREFIX = "MESHD_"
@@ -61,14 +61,6 @@ def load_config(
     layers.add_environment(environ)
     layers.add_flags(flags)
     return LoadedConfig(layers.settle(), tuple(layers.warnings))
-
-
-def config_file(
-    flag: str | Path | None, environ: Mapping[str, str], home: Home
-) -> tuple[Path, bool]:
-    """Return the file to read, and whether it must be there: not when it is only the home's own."""
-    asked = flag or environ.get(CONFIG_VARIABLE)
-    return (Path(asked), True) if asked else (home.config, False)
 
 
 def labels_from_text(pairs: Iterable[str], source: str) -> dict[str, str]:

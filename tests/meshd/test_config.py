@@ -14,9 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.config import PROFILES, Config, cores_count
-from meshd.config_layers import LoadedConfig, config_file, default_name, load_config
+from meshd.config_layers import LoadedConfig, default_name, load_config
 from meshd.errors import ConfigError
-from meshd.home import Home
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -331,13 +330,6 @@ def test_a_file_that_cannot_be_read_is_one_clear_line(tmp_path: Path) -> None:
         missing.write_bytes(content)
         with pytest.raises(ConfigError, match=said):
             load_config(file=missing, environ={}, flags={})
-
-
-def test_the_file_is_the_flags_or_the_environments_or_else_the_homes_if_it_is_there() -> None:
-    home, environ = Home(Path("/home")), {"MESHD_CONFIG": "/of/environment"}
-    assert config_file("/of/flag", environ, home) == (Path("/of/flag"), True)
-    assert config_file(None, environ, home) == (Path("/of/environment"), True)
-    assert config_file(None, {"MESHD_CONFIG": ""}, home) == (Path("/home/config.toml"), False)
 
 
 def test_nobody_who_asked_for_an_address_gets_another(tmp_path: Path) -> None:
