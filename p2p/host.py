@@ -8,7 +8,6 @@ devices are `PeerId`s, addresses are text, streams are `p2p.streams.Stream`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -23,7 +22,6 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStore
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
 from libp2p.security.noise.transport import Transport as NoiseTransport
-from libp2p.tools.anyio_service import Service, TrioManager
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
 from p2p.addresses import Address, expand_wildcard, parse_address
@@ -31,50 +29,25 @@ from p2p.connections import Connected, ConnectionWatch, Disconnected, seen_at
 from p2p.dht import Dht, Provider, protocol_names
 from p2p.errors import NetworkError, NoMulticast, PeerUnreachable, ProtocolRefused, StreamBroken
 from p2p.gate import Gate
-from p2p.guards import NEGOTIATE_S, NoiseYamuxUpgrader, SilentHost, is_benign_at_shutdown
+from p2p.guards import NEGOTIATE_S, NoiseYamuxUpgrader, SilentHost
+from p2p.host_config import HostConfig
 from p2p.identity import key_pair, libp2p_id, peer_of
 from p2p.kad_query import dialable
 from p2p.mdns import run_mdns
 from p2p.members_view import MembersView
 from p2p.muxed_stream import MuxedStream
 from p2p.pubsub import Gossip
+from p2p.services import Services
 from p2p.streams import Stream, StreamHandler
 from p2p.swarm import MeshSwarm, SwarmLimits
 from p2p.transport import TcpTransport, bind_all
 from wire.ids import PeerId, peer_text
 
-SHUTDOWN_S: Final = 3.0
-_ABORT_S: Final = 1.0
 _FOREVER_S: Final = 10 * 365 * 24 * 3_600
-_PEERSTORE_SWEEP_S: Final = 60
 
 log = structlog.get_logger()
 
 __all__ = ["Connected", "Disconnected", "Host", "HostConfig", "Provider"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostConfig:
-    """What a host is. Counts, bytes and seconds; every bound's behaviour is to refuse the newest.
-
-    `identity_seed` is the device's 32-byte Ed25519 seed; nothing here stores it. `network_key` is
-    the private network's 32 bytes, None for none. `announce` replaces the addresses told to others,
-    for devices behind a router that forwards a port. `dht_prefix` names the mesh's own Kademlia,
-    such as `/meshd/<mesh>/kad`. `mdns_service` comes from `p2p.mdns.service_name`, None for none.
-    """
-
-    identity_seed: bytes
-    network_key: bytes | None
-    dht_prefix: str
-    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
-    announce: tuple[str, ...] = ()
-    connections_max: int = 64
-    connections_per_ip_max: int = 32
-    connections_per_peer_max: int = 4
-    member_streams_max: int = 128
-    stranger_streams_max: int = 8
-    stranger_s_max: float = 60.0
-    mdns_service: str | None = None
 
 
 async def _nobody_introduces(peer: PeerId, addresses: tuple[str, ...]) -> None:
@@ -173,7 +146,7 @@ class Host:
         """Be on the network until cancelled; `started` once listening.
 
         Raises CannotListen before anything else happens. A cancelled host says goodbye to its peers
-        and is gone after at most `SHUTDOWN_S` + 1 s.
+        and is gone after at most `SHUTDOWN_S` + 1 s (`p2p.services`).
         """
         bound = await bind_all([parse_address(text) for text in self._config.listen])
         self._transport.offer(bound)
@@ -183,10 +156,16 @@ class Host:
                 announced or [dialled for own in bound for dialled in expand_wildcard(own)]
             )
         )
+        services = Services(
+            swarm=self._swarm,
+            transport=self._transport,
+            peerstore=self._peerstore,
+            upper=(self._gossip.pubsub, self._gossip.router, self._dht.kad),
+        )
         stop = trio.Event()
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._run_services, list(bound), stop)
+                await nursery.start(services.run, list(bound), stop)
                 try:
                     nursery.start_soon(self._run_events)
                     if self._config.mdns_service is not None:
@@ -197,42 +176,6 @@ class Host:
                     stop.set()
         finally:
             self._gossip.stop()
-
-    async def _run_services(
-        self, listening: list[Address], stop: trio.Event, *, task_status: trio.TaskStatus[None]
-    ) -> None:
-        """Run libp2p's services, shielded, so that they end in order and not all at once."""
-        try:
-            with trio.CancelScope(shield=True) as scope:
-                async with trio.open_nursery() as nursery:
-                    services: tuple[Service, ...] = (
-                        self._swarm,
-                        self._gossip.pubsub,
-                        self._gossip.router,
-                        self._dht.kad,
-                    )
-                    managers = [await _start(service, nursery) for service in services]
-                    await self._swarm.listen(*(Multiaddr(str(own)) for own in listening))
-                    nursery.start_soon(_sweep, self._peerstore)
-                    task_status.started()
-                    await stop.wait()
-                    scope.deadline = trio.current_time() + SHUTDOWN_S + _ABORT_S
-                    await self._stop_services(managers)
-                    nursery.cancel_scope.cancel()
-        except BaseExceptionGroup as group:
-            _, serious = group.split(is_benign_at_shutdown)
-            if serious is not None or not stop.is_set():
-                raise
-            log.debug("host.late_tasks", count=len(group.exceptions))
-
-    async def _stop_services(self, managers: list[TrioManager]) -> None:
-        swarm, *upper = managers
-        with trio.move_on_after(SHUTDOWN_S):
-            await self._swarm.close_all()
-            for manager in reversed(upper):
-                await manager.stop()
-            await swarm.stop()
-        self._transport.abort_all()
 
     async def _run_events(self) -> None:
         async for event in self._watch.events:
@@ -392,15 +335,3 @@ class Host:
         is neither delivered nor passed on. `deliver` must not block.
         """
         await self._gossip.subscribe(topic, validate, deliver, task_status=task_status)
-
-
-async def _start(service: Service, nursery: trio.Nursery) -> TrioManager:
-    manager = TrioManager(service)
-    nursery.start_soon(manager.run)
-    await manager.wait_started()
-    return manager
-
-
-async def _sweep(peerstore: PeerStore) -> None:
-    # Not started by libp2p itself, so that its bounds on peers and records would never apply.
-    await peerstore.start_cleanup_task(_PEERSTORE_SWEEP_S)
