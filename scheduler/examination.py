@@ -31,6 +31,7 @@ from wire.tasks import (
     result_digest,
     task_id_of,
 )
+from wire.text import visible
 
 
 def majority_count(contract: Contract) -> int:
@@ -48,8 +49,8 @@ def vote_fault(vote: Signed[Vote], contract: Signed[Contract], index: int) -> Fa
 
 
 def bad_check(name: CheckName, fault: Fault, detail: str) -> Check:
-    """Return a check that found `fault`."""
-    return Check(name=name, result=CheckResult.BAD, fault=fault, detail=detail)
+    """Return a check that found `fault`. The detail may quote the receipt: it is made visible."""
+    return Check(name=name, result=CheckResult.BAD, fault=fault, detail=visible(detail))
 
 
 class _Refused(Exception):
@@ -163,7 +164,7 @@ class Examination:
         self.facts = replace(
             self.facts,
             outcome=outcome.kind.value,
-            reason=outcome.reason or None,
+            reason=visible(outcome.reason) or None,
             stewards=tuple(peer_text(vote.signer) for vote in votes),
         )
         return f"{counted} voted for it"

@@ -1,9 +1,9 @@
 """Which text a device may call itself: enforced once, when it is decoded.
 
 Names are printed on terminals, typed on command lines and compared by people. So they hold no
-control characters (terminal escapes), nothing that shows as nothing, and nothing that turns the
-direction of the text around it. The ranges are written out, as what Python calls printable depends
-on its version, and two devices must agree.
+control characters (terminal escapes), nothing that shows as nothing or as another character, and
+nothing that turns the direction of the text around it. The ranges are written out, as what Python
+calls printable depends on its version, and two devices must agree.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ NAME_LETTERS_MAX = 64
 
 _HIDDEN = (
     r"\x00-\x1f\x7f-\x9f"  # C0, DEL, C1
+    r"\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"  # what looks like a space and is none
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"  # soft hyphen, fillers, marks
     r"\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
     r"\ud800-\udfff\U000e0000-\U000e0fff"  # surrogates, tags
@@ -35,6 +36,7 @@ Address = Annotated[
 CapabilityKey = Annotated[str, Meta(min_length=3, max_length=160, pattern=CAPABILITY_PATTERN)]
 
 _name = re.compile(NAME_PATTERN)
+_hidden = re.compile(f"[{_HIDDEN}]")
 
 
 def name_from_text(text: str) -> str:
@@ -45,3 +47,11 @@ def name_from_text(text: str) -> str:
             "no space at either end"
         )
     return text
+
+
+def visible(text: str) -> str:
+    """Return `text` fit for a terminal: what a name must not hold is written as an escape.
+
+    For text that devices may fill as they like, such as reasons and details.
+    """
+    return _hidden.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -197,6 +197,19 @@ def test_an_outcome_without_a_result_has_a_receipt_without_one(kind: OutcomeKind
     assert examined(receipt).faults == (Fault.NO_OUTPUT,)
 
 
+def test_what_others_wrote_into_a_receipt_is_made_visible() -> None:
+    outcome = Outcome(kind=OutcomeKind.FAILED, reason="late\x1b[2J")
+    receipt = FINISHED.receipt(lease=None, result=None, votes=votes_for(outcome))
+    assert examined(receipt).facts.reason == "late\\x1b[2J"
+    hostile = msgspec.msgpack.decode(receipt_to_file(FINISHED.receipt()))
+    hostile["version"] = "\x1b[2J"
+    hostile["genesis"] = ["\x1b[2J"]
+    verdict = verify_receipt(
+        msgspec.msgpack.encode(hostile), verifier=VERIFIER, mesh=None, result=None
+    )
+    assert "\x1b" not in "".join(check.detail for check in verdict.checks)
+
+
 def test_a_late_result_is_good_under_an_epoch_after_its_lease() -> None:
     receipt = FINISHED.receipt(votes=votes_for(outcome_of(FINISHED.result), epoch=LATER))
     assert examined(receipt).is_good

@@ -16,6 +16,7 @@ from wire.text import (
     Name,
     NameOrNothing,
     name_from_text,
+    visible,
 )
 
 HIDDEN = {
@@ -25,7 +26,7 @@ HIDDEN = {
     "zero": "\0",
     "delete": "\x7f",
     "C1": "\x9b31m",
-    "no-break space only": "\xa0",
+    "no-break space": "\xa0",
     "zero width space": "\u200b",
     "zero width joiner": "\u200d",
     "right-to-left override": "\u202e",
@@ -47,8 +48,7 @@ def test_a_visible_name_is_a_name(name: str) -> None:
 
 @pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
 def test_a_name_with_something_hidden_is_refused_by_people_and_peers(hidden: str) -> None:
-    places = (hidden, f"a{hidden}") if hidden == "\xa0" else (hidden, f"a{hidden}", f"a{hidden}b")
-    for name in places:
+    for name in (hidden, f"a{hidden}", f"a{hidden}b"):
         with pytest.raises(MalformedId, match="is not a name"):
             name_from_text(name)
         with pytest.raises(msgspec.ValidationError):
@@ -89,6 +89,13 @@ def test_an_address_is_visible_ascii(address: str) -> None:
 def test_an_address_with_anything_else_is_refused(address: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(address, Address)
+
+
+@pytest.mark.parametrize("hidden", HIDDEN.values(), ids=HIDDEN)
+def test_text_of_others_is_made_visible_before_it_is_printed(hidden: str) -> None:
+    shown = visible(f"a{hidden}b")
+    assert shown == "a" + ascii(hidden)[1:-1] + "b"
+    assert visible("Küche 2: 日本語") == "Küche 2: 日本語"
 
 
 def test_the_patterns_take_linear_time_on_hostile_text() -> None:
