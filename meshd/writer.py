@@ -21,6 +21,7 @@ from wire.errors import MalformedFrame
 from wire.signed import Verifier, encode_body
 
 CALL_ROWS_MAX = 4_096
+CALL_BYTES_ENOUGH = 16 << 20
 
 log = structlog.get_logger()
 
@@ -57,8 +58,7 @@ class Writer:
             await self._something.wait()
             self._something = trio.Event()
             while self._waiting:
-                call = self._gather()
-                writes = [_write_of(row) for persist in call for row in persist.rows]
+                call, writes = self._gather()
                 try:
                     await self._store.persist(writes)
                 except StoreError as error:
@@ -73,13 +73,17 @@ class Writer:
         """Return when everything that was put is durable."""
         await self._idle.wait()
 
-    def _gather(self) -> list[Persist]:
+    def _gather(self) -> tuple[list[Persist], list[Write]]:
+        """Return what waits, as much as one call may hold, and its rows as bytes."""
         call: list[Persist] = []
-        rows_count = 0
-        while self._waiting and rows_count < CALL_ROWS_MAX:
+        writes: list[Write] = []
+        size_bytes = 0
+        while self._waiting and len(writes) < CALL_ROWS_MAX and size_bytes < CALL_BYTES_ENOUGH:
             call.append(self._waiting.popleft())
-            rows_count += len(call[-1].rows)
-        return call
+            fresh = [_write_of(row) for row in call[-1].rows]
+            size_bytes += sum(len(write.body or b"") for write in fresh)
+            writes += fresh
+        return call, writes
 
 
 class RowReader:
