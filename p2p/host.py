@@ -7,7 +7,7 @@ devices are `PeerId`s, addresses are text, streams are `p2p.streams.Stream`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -75,6 +75,8 @@ class Host:
         introduce: Callable[[PeerId, tuple[str, ...]], Awaitable[None]] = _nobody_introduces,
     ) -> None:
         self._config = config
+        self._listen = [parse_address(text) for text in config.listen]
+        self._announce = [parse_address(text) for text in config.announce]
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._on_discovered = on_discovered
@@ -148,14 +150,21 @@ class Host:
         Raises CannotListen before anything else happens. A cancelled host says goodbye to its peers
         and is gone after at most `SHUTDOWN_S` + 1 s (`p2p.services`).
         """
-        bound = await bind_all([parse_address(text) for text in self._config.listen])
+        try:
+            bound = await bind_all(self._listen)
+            self._addresses = self._dialable(bound)
+            await self._run_on(bound, task_status)
+        finally:
+            self._gossip.stop()
+
+    def _dialable(self, bound: Iterable[Address]) -> tuple[Address, ...]:
+        reached = [expanded for own in bound for expanded in expand_wildcard(own)]
+        return tuple(dict.fromkeys(self._announce or reached))
+
+    async def _run_on(
+        self, bound: dict[Address, trio.SocketListener], task_status: trio.TaskStatus[None]
+    ) -> None:
         self._transport.offer(bound)
-        announced = [parse_address(text) for text in self._config.announce]
-        self._addresses = tuple(
-            dict.fromkeys(
-                announced or [dialled for own in bound for dialled in expand_wildcard(own)]
-            )
-        )
         services = Services(
             swarm=self._swarm,
             transport=self._transport,
@@ -163,19 +172,16 @@ class Host:
             upper=(self._gossip.pubsub, self._gossip.router, self._dht.kad),
         )
         stop = trio.Event()
-        try:
-            async with trio.open_nursery() as nursery:
-                await nursery.start(services.run, list(bound), stop)
-                try:
-                    nursery.start_soon(self._run_events)
-                    if self._config.mdns_service is not None:
-                        nursery.start_soon(self._run_mdns, self._config.mdns_service)
-                    task_status.started()
-                    await trio.sleep_forever()
-                finally:
-                    stop.set()
-        finally:
-            self._gossip.stop()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(services.run, list(bound), stop)
+            try:
+                nursery.start_soon(self._run_events)
+                if self._config.mdns_service is not None:
+                    nursery.start_soon(self._run_mdns, self._config.mdns_service)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                stop.set()
 
     async def _run_events(self) -> None:
         async for event in self._watch.events:
@@ -250,8 +256,13 @@ class Host:
 
         async def handle(stream: INetStream) -> None:
             muxed = MuxedStream(stream)
-            await handler(muxed)
-            await muxed.aclose()
+            try:
+                await handler(muxed)
+            except StreamBroken as error:  # the peer's doing or the network's: nothing failed here
+                log.debug("stream.broken", peer_id=peer_text(muxed.peer), reason=str(error))
+                await muxed.reset()
+            else:
+                await muxed.aclose()
 
         gated = self._gate.members_only(handle) if members_only else handle
         self._libp2p.set_stream_handler(TProtocol(protocol), gated)

@@ -15,11 +15,10 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.tools.anyio_service.exceptions import LifecycleError
 from support.hosts import Watched, config, connect, echo, running, until
 
-from p2p.errors import UnsupportedLibp2p
+from p2p.errors import CannotListen, UnsupportedLibp2p
 from p2p.guards import CHECKED_VERSION, PRIVATE_NAMES, PrivateName, accepts, check_version
 from p2p.guards import is_benign_at_shutdown as is_benign
 from p2p.host import Host
-from p2p.pubsub import Gossip
 
 
 def test_the_installed_libp2p_is_the_one_that_was_checked() -> None:
@@ -166,12 +165,11 @@ async def test_a_callback_that_raises_ends_the_host() -> None:
                 await trio.sleep_forever()
 
 
-def test_a_stopped_host_leaves_no_thread_behind() -> None:
-    async def main() -> None:
-        async with running(host):
-            pass
-
-    host = Host(config(1))
-    trio.run(main)
-    assert not host._gossip.pubsub.seen_messages._thread.is_alive()
-    assert isinstance(host._gossip, Gossip)
+async def test_a_stopped_host_leaves_no_thread_behind() -> None:
+    host, second = Host(config(1)), Host(config(2, listen=("/ip4/203.0.113.1/tcp/1",)))
+    async with running(host):
+        pass
+    with pytest.raises(CannotListen):
+        await second.run()
+    for stopped in (host, second):
+        assert not stopped._gossip.pubsub.seen_messages._thread.is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from support.hosts import LOOPBACK, Watched, config, connect, echo, receive_exactly, running, until
 
 from p2p.errors import (
@@ -72,6 +73,20 @@ async def test_a_stream_of_a_lost_connection_breaks_instead_of_ending() -> None:
         await bob.disconnect(alice.peer)
         with pytest.raises(StreamBroken):
             await stream.receive_some()
+
+
+async def test_a_lost_connection_is_no_failure_of_the_handlers() -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+    bob.serve(ECHO, echo, members_only=False)
+    with capture_logs() as logs:
+        async with running(alice, bob):
+            await connect(alice, bob)
+            stream = await alice.open_stream(bob.peer, ECHO)
+            await stream.send_all(b"x")
+            await stream.receive_some()
+            await bob.disconnect(alice.peer)
+            await until(lambda: "stream.broken" in {line["event"] for line in logs})
+    assert "stream.handler_failed" not in {line["event"] for line in logs}
 
 
 async def test_a_reset_stream_breaks_at_the_other_end() -> None:
