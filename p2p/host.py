@@ -276,7 +276,9 @@ class Host:
         """
         known = libp2p_id(peer)
         multiaddrs = [Multiaddr(str(parse_address(text))) for text in addresses]
-        self._peerstore.add_addrs(known, multiaddrs, _FOREVER_S)
+        if multiaddrs:
+            self._peerstore.clear_addrs(known)  # what it said before is out of date
+            self._peerstore.add_addrs(known, multiaddrs, _FOREVER_S)
         news = self._gate.admit(known)
         await self._dht.admit(known, multiaddrs)
         if news:
