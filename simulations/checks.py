@@ -59,7 +59,7 @@ class Checks:
         self.seen: Counter[str] = Counter()  # what happened at least sometimes
         self._engine = engine
         self._verifier = verifier
-        self._budget = budget
+        self.budget = budget
         self._receipts = Decoder(Receipt, verifier)
         self._kept: set[tuple[StoreId, BatchId]] = set()
         self._leases: dict[tuple[PeerId, StoreId, BatchId, Epoch, int], bytes] = {}
@@ -170,7 +170,7 @@ class Checks:
             raise InvariantBroken(f"S5: {host.device.name} starts {run} twice")
         runs.add(run)
         leases_count = len({(one.batch, one.epoch, one.attempt) for one in runs})
-        if leases_count > self._budget.leases_max:
+        if leases_count > self.budget.leases_max:
             raise InvariantBroken(f"S5: {host.device.name} works under {leases_count} leases")
 
     def _count_send(self, host: SimulatedHost) -> None:
@@ -180,7 +180,7 @@ class Checks:
             self._second = second
             self._sends.clear()
         self._sends[host.peer] += 1
-        if self._sends[host.peer] > self._budget.sends_per_second_max:
+        if self._sends[host.peer] > self.budget.sends_per_second_max:
             sends_count = self._sends[host.peer]
             raise InvariantBroken(f"S11: {host.device.name} sends {sends_count} in one second")
 

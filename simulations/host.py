@@ -77,8 +77,9 @@ class Device:
 
 
 class HostSettings(Struct, frozen=True, kw_only=True):
-    """How fast the parts of a device are."""
+    """How fast the parts of a device are, and which profile it is configured with."""
 
+    is_wide_area: bool = True  # profile `wan`: a second of round trip is still fast enough
     sync_us: int = 2_000
     sync_jitter_us: int = 2_000
     workers_count: int = 2
@@ -93,7 +94,7 @@ class Boot:
     device: Device
     number: int
     seed: int
-    workers_count: int
+    settings: HostSettings
 
 
 NodeFactory = Callable[[Boot], Node]
@@ -171,8 +172,7 @@ class SimulatedHost:
         return Contents(bench)
 
     def _new_boot(self) -> Boot:
-        workers_count = self._settings.workers_count
-        return Boot(self.device, self.boot, self.around.seed, workers_count)
+        return Boot(self.device, self.boot, self.around.seed, self._settings)
 
     # What the network and the world see.
 

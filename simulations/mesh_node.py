@@ -7,14 +7,19 @@ from meshd.settings import NodeSettings
 from simulations.host import Boot, Node
 from simulations.seeds import source
 from simulations.world import Blueprint
+from telemetry import BreakerConfig
 
 ENGINE_PROFILE = "simulated-1"
+WIDE_AREA_ROUND_TRIP_US_MAX = 1_000_000
 TASK_SLOTS_PER_WORKER = 2
 
 
 def make_mesh_node(boot: Boot) -> Node:
     """Return the node of one boot of a device."""
     device = boot.device
+    breaker = BreakerConfig()
+    if boot.settings.is_wide_area:
+        breaker = BreakerConfig(round_trip_us_max=WIDE_AREA_ROUND_TRIP_US_MAX)
     settings = NodeSettings(
         name=device.name,
         version="simulated",
@@ -24,8 +29,9 @@ def make_mesh_node(boot: Boot) -> Node:
             "runtime:wasi-p1",
         ),
         engine_profile=ENGINE_PROFILE,
-        workers_count=boot.workers_count,
-        task_slots=TASK_SLOTS_PER_WORKER * boot.workers_count,
+        workers_count=boot.settings.workers_count,
+        task_slots=TASK_SLOTS_PER_WORKER * boot.settings.workers_count,
+        breaker=breaker,
     )
     return MeshNode(
         settings=settings,

@@ -36,12 +36,14 @@ from wire.answers import (
     ResultView,
     TaskView,
 )
-from wire.commands import GetReceipt, GetResult, GetTask, ListTasks
+from wire.commands import GetReceipt, GetResult, GetTask, ListTasks, WaitBatch
 from wire.tasks import OutcomeKind
 
 LOOK_EVERY_US = 20_000
 LOOK_US_MAX = 60 * US_PER_S
-VIEW_EVERY_US = US_PER_S
+VIEW_EVERY_US = 2 * US_PER_S
+VIEWS_MAX = 20
+CALM_US = 2 * US_PER_S
 ANSWER_US_MAX = 30 * US_PER_S
 
 
@@ -85,6 +87,7 @@ class Runner:
         )
         self._submitted: list[_Submitted] = []
         self._submitters = {step.node for step in plan.steps if isinstance(step, Submit)}
+        self._followers: dict[int, Request] = {}
         self._steps_left = 0
         self._executor: int | None = None
 
@@ -103,6 +106,7 @@ class Runner:
         self.world.run_until(
             self._is_settled, within_us=self.plan.settle_us, what="every task to be decided"
         )
+        self.world.run_for(CALM_US)  # an outcome is durable a moment before its node says so
         with self.world.explained():
             self._check_answers()
         return self._report()
@@ -218,10 +222,22 @@ class Runner:
 
     def _look_at_tasks(self) -> None:
         """Ask for the tasks now and then: the checks compare what is answered over time."""
-        for host in self.world.hosts:
-            if host.is_answering:
-                self.world.ask(host.index, ListTasks(limit=200))
+        for node in sorted(self._submitters):
+            if self.world.hosts[node].is_answering:
+                self.world.ask(node, ListTasks(limit=VIEWS_MAX))
+        for submitted in self._submitted:
+            self._follow(submitted)
         self.world.engine.after(VIEW_EVERY_US, self._look_at_tasks)
+
+    def _follow(self, submitted: _Submitted) -> None:
+        """Wait for a batch that was accepted, again if the device died meanwhile."""
+        accepted, node = submitted.request.last, submitted.request.node
+        follower = self._followers.get(submitted.request.number)
+        is_followed = follower is not None and not follower.is_lost
+        is_there = self.world.hosts[node].is_answering
+        if isinstance(accepted, Accepted) and is_there and not is_followed:
+            request = self.world.ask(node, WaitBatch(accepted.tasks[0]))
+            self._followers[submitted.request.number] = request
 
     def _kept(self) -> list[AcceptedTask]:
         """Return the accepted tasks whose store was not lost."""
@@ -251,6 +267,9 @@ class Runner:
 
         A store that was lost knows nothing of its tasks, and says so.
         """
+        for follower in self._followers.values():
+            if not follower.is_done and not follower.is_lost:
+                raise InvariantBroken(f"L2: device {follower.node} lets {follower.number} wait")
         kept = set(self._kept())
         for one in self.world.checks.accepted:
             view = self._answer(self.world.ask(one.host, GetTask(str(one.task))))

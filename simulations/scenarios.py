@@ -160,7 +160,7 @@ def _random(seed: int) -> Plan:
         Submit(
             at_us=rng.randrange(2 * US_PER_S, 12 * US_PER_S),
             node=rng.choice(submitters),
-            count=rng.choice((1, 2, 12, 40)),
+            count=rng.choice((1, 2, 12, 24)),
             work_us=rng.randrange(10_000, 3 * US_PER_S),
             output_bytes=rng.choice((0, 64, 100_000)),
         )
