@@ -599,6 +599,8 @@ class Steward:
             return []
         effects: list[Effect] = []
         for index in sorted(granted.indices):
+            if batch.progress[index].state is not TaskState.ASSIGNED:
+                continue  # a result under another lease was quicker
             batch.progress[index].move(event, reason)
             effects += self.on_changed(batch, index)
         return effects
