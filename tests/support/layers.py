@@ -79,6 +79,7 @@ SHELLS = frozenset(
         "sandbox.worker",
         "sandbox.worker_handle",
         "sandbox.worker_queue",
+        "simulations.__main__",
         "telemetry.nvidia",
         "telemetry.sampler",
     }
