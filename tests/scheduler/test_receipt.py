@@ -36,8 +36,8 @@ from wire.content import digest_key
 from wire.errors import BadSignature, MalformedFrame
 from wire.ids import MeshId, mesh_text, peer_text
 from wire.keys import Ed25519Verifier
-from wire.membership import Chain, Role
-from wire.signed import Signed
+from wire.membership import Chain, Role, mesh_id_of
+from wire.signed import Signed, sign
 from wire.tasks import (
     Epoch,
     Outcome,
@@ -358,6 +358,14 @@ def test_every_missing_or_swapped_part_is_refused_by_name(
     verdict = examined(make())
     assert not verdict.is_good
     assert verdict.faults[0] is fault, verdict.checks
+
+
+def test_a_genesis_that_its_founder_did_not_sign_founds_no_mesh() -> None:
+    genesis = sign(FINISHED.mesh.genesis.body, keys_of(2))
+    contract = sign(replace(FINISHED.contract.body, mesh=mesh_id_of(genesis)), keys_of(2))
+    verdict = examined(FINISHED.receipt(genesis=genesis, contract=contract), mesh=None)
+    assert verdict.faults[0] is Fault.OTHER_MESH
+    assert verdict.checks[2].detail == "its genesis is not signed by the founder it names"
 
 
 def test_a_lease_given_after_the_epoch_of_the_votes_does_not_count() -> None:

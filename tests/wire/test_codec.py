@@ -192,11 +192,12 @@ def test_a_wrong_signature_is_told_from_garbage() -> None:
         [bytes(SIGNED_BYTES_MAX + 1), bytes(32), bytes(64)],
     ],
 )
-def test_a_signed_part_of_another_shape_is_malformed(part: object) -> None:
+def test_a_signed_part_of_another_shape_is_malformed_before_it_is_verified(part: object) -> None:
     hello = msgspec.msgpack.decode(encode_body(a_hello()))
     hello["genesis"] = part
-    with pytest.raises(MalformedFrame):
+    with pytest.raises(MalformedFrame) as caught:
         LINK.decode(frame_of("hello", msgpack.packb(hello)))
+    assert type(caught.value) is MalformedFrame
 
 
 def test_an_unknown_tag_is_a_newer_peer_and_its_body_is_not_parsed() -> None:

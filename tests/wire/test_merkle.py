@@ -107,9 +107,14 @@ def test_an_index_outside_the_tree_is_refused(index: int, count: int) -> None:
 
 
 def test_an_endless_proof_is_refused_unread() -> None:
-    proof = (Digest(bytes(32)),) * (PROOF_LENGTH_MAX + 1)
-    root = merkle_root(leaves_of(4))
-    assert not proves_inclusion(b"leaf 0", index=0, count=1 << 30, proof=proof, root=root)
+    sibling, digest = Digest(bytes(32)), leaf_hash(b"leaf 0")
+    for length in range(1, PROOF_LENGTH_MAX + 2):
+        digest = Digest(blake3(b"\1" + digest + sibling).digest())
+        proof = (sibling,) * length
+        is_proven = proves_inclusion(
+            b"leaf 0", index=0, count=1 << length, proof=proof, root=digest
+        )
+        assert is_proven == (length <= PROOF_LENGTH_MAX)
 
 
 def test_a_tree_without_leaves_has_no_root() -> None:

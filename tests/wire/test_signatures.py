@@ -141,7 +141,8 @@ def test_a_signature_has_one_form() -> None:
 
 @pytest.mark.parametrize("length", [0, 31, 33])
 def test_a_key_of_another_length_is_wrong_and_not_read_past_its_end(length: int) -> None:
-    assert not VERIFIER.verify(b"m", keys_of(0).sign(b"m"), PeerId(keys_of(0).peer[:1] * length))
+    key = PeerId((keys_of(0).peer + b"\0")[:length])  # libsodium takes the first 32 bytes
+    assert not VERIFIER.verify(b"m", keys_of(0).sign(b"m"), key)
     with pytest.raises(CannotUnseal):
         keys_of(0).seal(b"secret", PeerId(bytes(length)))
 
@@ -150,6 +151,11 @@ def test_a_key_of_another_length_is_wrong_and_not_read_past_its_end(length: int)
 def test_a_signature_of_another_length_is_wrong(length: int) -> None:
     signature = (keys_of(0).sign(b"m") * 2)[:length]
     assert not VERIFIER.verify(b"m", signature, keys_of(0).peer)
+
+
+def test_a_byte_does_not_move_from_the_message_into_the_signature() -> None:
+    assert VERIFIER.verify(b"m", keys_of(0).sign(b"m"), keys_of(0).peer)
+    assert not VERIFIER.verify(b"", keys_of(0).sign(b"m") + b"m", keys_of(0).peer)
 
 
 @given(st.binary(max_size=200))
