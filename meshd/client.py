@@ -217,14 +217,8 @@ class ControlClient:
         try:
             encoded = encode_frame(frame)
         except MalformedControlFrame as error:
-            raise CommandRefused(
-                {
-                    "answer": "refused",
-                    "code": "bad_request",
-                    "message": "the request is too long for one frame: submit fewer tasks at once,"
-                    " or give long arguments on standard input",
-                }
-            ) from error
+            refused = {"answer": "refused", "code": "bad_request", "message": str(error)}
+            raise CommandRefused(refused) from error
         try:
             self._socket.sendall(encoded, socket.MSG_NOSIGNAL)
         except OSError as error:

@@ -25,18 +25,25 @@ Frame: TypeAlias = dict[str, Any]
 
 
 class MalformedControlFrame(ControlError):
-    """The other side sent bytes that are no frame: end the connection."""
+    """Bytes that came are no frame: end the connection; or a frame cannot be made: mend it."""
 
 
 def encode_frame(frame: Mapping[str, object]) -> bytes:
-    """Return `frame` as it travels, its length first."""
-    return with_length(cast(bytes, msgpack.packb(frame)))
+    """Return `frame` as it travels, its length first. Raises MalformedControlFrame."""
+    try:
+        encoded = cast(bytes, msgpack.packb(frame))
+    except UnicodeEncodeError as error:
+        raise MalformedControlFrame(f"{error.object!r} is not UTF-8") from error
+    return with_length(encoded)
 
 
 def with_length(encoded: bytes) -> bytes:
-    """Return an encoded map with its length first."""
+    """Return an encoded map with its length first. Raises MalformedControlFrame."""
     if len(encoded) > FRAME_BYTES_MAX:
-        raise MalformedControlFrame(f"frame of {len(encoded)} bytes, at most {FRAME_BYTES_MAX}")
+        raise MalformedControlFrame(
+            f"{len(encoded)} bytes fit no frame of at most {FRAME_BYTES_MAX}: submit fewer tasks at"
+            " once, or give long arguments on standard input"
+        )
     return LENGTH.pack(len(encoded)) + encoded
 
 

@@ -25,6 +25,7 @@ from wire.commands import (
     WaitBatch,
     WaitTask,
 )
+from wire.content import Invocation
 from wire.ids import BATCH_TASKS_MAX
 from wire.limits import CONTENT_BYTES_MAX, MODULE_BYTES_MAX, Limits
 from wire.membership import Name
@@ -48,6 +49,10 @@ class TaskUpload(Struct, frozen=True, kw_only=True):
         Meta(max_length=256),
     ] = ()
     stdin_bytes: ByteCount = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no program can be started with. Raises ValueError."""
+        Invocation(args=self.args, env=self.env)
 
     @property
     def text_bytes(self) -> int:

@@ -20,6 +20,7 @@ import click
 
 SHORT_ID_LETTERS = 12
 LAST_COLUMN_MIN = 8
+FIRST_COLUMN_MIN = 6
 
 Cell: TypeAlias = str | int | float | None
 
@@ -52,32 +53,41 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> No
 def table_lines(
     columns: Sequence[Column], rows: Iterable[Sequence[Cell]], *, width: int | None
 ) -> list[str]:
-    """Return the lines of a table, its titles first.
+    """Return the lines of a table, its titles first, in at most `width` cells of a terminal.
 
-    Where it does not fit `width`, gaps shrink, then the last column is cut or left out.
+    Where it does not fit, gaps shrink, the last column is cut or left out, then the first is cut.
     """
-    cells = [
-        [_cut(_text(cell), column.width_max) for cell, column in _pairs(row, columns)]
-        for row in rows
-    ]
     titles = [column.title for column in columns]
-    widths = [max(_width(line[place]) for line in [titles, *cells]) for place in range(len(titles))]
-    gap = 2
-    if width is not None:
-        gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= width else 1
-        left = width - sum(widths[:-1]) - gap * (len(widths) - 1)
-        if left < min(widths[-1], LAST_COLUMN_MIN):
-            widths.pop()
-        else:
-            widths[-1] = min(widths[-1], left)
-    lines = []
-    for line in [titles, *cells]:
-        parts = [
+    lines = [titles]
+    for row in rows:
+        pairs = zip(row, columns, strict=True)
+        lines.append([_cut(_text(cell), column.width_max) for cell, column in pairs])
+    widths = [max(_width(line[place]) for line in lines) for place in range(len(titles))]
+    gap = 2 if width is None else _fit(widths, width)
+    return [
+        (" " * gap)
+        .join(
             _padded(_cut(cell, size), size, is_number=column.is_number)
             for cell, size, column in zip(line, widths, columns, strict=False)
-        ]
-        lines.append((" " * gap).join(parts).rstrip())
-    return lines
+        )
+        .rstrip()
+        for line in lines
+    ]
+
+
+def _fit(widths: list[int], width: int) -> int:
+    """Change the widths of columns so that a line fits `width`; return the gap between them."""
+    last_min = min(widths[-1], LAST_COLUMN_MIN)
+    gap = 2 if sum(widths[:-1]) + last_min + 2 * (len(widths) - 1) <= width else 1
+    left = width - sum(widths[:-1]) - gap * (len(widths) - 1)
+    if left >= last_min:
+        widths[-1] = min(widths[-1], left)
+        return gap
+    widths.pop()
+    over = sum(widths) + gap * (len(widths) - 1) - width
+    if over > 0:
+        widths[0] = max(FIRST_COLUMN_MIN, widths[0] - over)
+    return gap
 
 
 def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
@@ -162,10 +172,6 @@ def _encode(value: object) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode("ascii")
     raise TypeError(f"{type(value).__name__} has no JSON")
-
-
-def _pairs(row: Sequence[Cell], columns: Sequence[Column]) -> list[tuple[Cell, Column]]:
-    return list(zip(row, columns, strict=True))
 
 
 def _text(cell: Cell) -> str:

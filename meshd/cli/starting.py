@@ -25,7 +25,7 @@ INVITATION_BYTES_MAX = 8 * 1024
     epilog=examples(
         "meshd start",
         "meshd start --name kitchen --label camera=front --listen /ip4/0.0.0.0/tcp/4777",
-        "meshctl invite --output json | jq -r .token | meshd start --home ~/second --join -",
+        "meshd start --home ~/second --join @invitation.txt",
     ),
 )
 @click.option("--name", help="What people call this device; else the host's name.")

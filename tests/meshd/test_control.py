@@ -213,6 +213,8 @@ async def test_a_request_that_is_not_understood_is_refused_and_the_next_one_answ
             {},
             {"command": "task", "task": 5},
             {"command": "invite", "uses": 0},
+            {"command": "submit", "module_bytes": 9, "tasks": [{"args": ["a\0b"]}]},
+            {"command": "submit", "module_bytes": 9, "tasks": [{"env": [["a=b", "c"]]}]},
         ):
             await client.send(wrong)
             (refused,) = await client.receive_answer()
