@@ -16,13 +16,14 @@ from msgspec import Struct
 
 from meshd.settings import NodeSettings
 from meshd.views import PeerViews, breaker_reason
+from p2p.address_book import ADDRESS_ROW, AddressRow
 from p2p.admission import INVITATION_ROW, Admission, InvitationRow
 from p2p.capability import missing
 from p2p.directory import Chain, Directory, Member
 from p2p.gossip import ExchangeDue, Gossip
 from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
-from p2p.overlay import ADDRESS_ROW, AddressRow, Overlay, ReviewDue
+from p2p.overlay import Overlay, ReviewDue
 from p2p.own_records import INCARNATION_ROW, IncarnationDurable, IncarnationRow, OwnRecords
 from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
 from scheduler.enquiries import Enquiries
@@ -198,6 +199,7 @@ class MeshNode:
             genesis=self.genesis,
             is_linked=self.links.__contains__,
             is_removed=_nobody_is_removed,
+            is_needed=lambda peer: self.overlay.is_needed(peer),
             members_max=settings.members_max,
         )
         self.directory.introduce(self.own, self.chain)
@@ -373,8 +375,8 @@ class MeshNode:
                 return self.lookups.on_providers_found(event, now_us=now_us)
             case PublishedReceived(message):
                 return self._on_records(None, message)
-            case PeerSeen(peer, addresses):
-                return self.overlay.on_peer_seen(peer, addresses)
+            case PeerSeen(peer, addresses, source):
+                return self.overlay.on_peer_seen(peer, addresses, source)
             case TransferMeasured():
                 return self._on_transfer(event)
             case Sampled(body):
@@ -447,7 +449,9 @@ class MeshNode:
     def _on_link_up(self, link: LinkUp) -> list[Effect]:
         self.links[link.peer] = link
         return [
-            *self.overlay.on_link_up(link.peer, link.address, is_outbound=link.is_outbound),
+            *self.overlay.on_link_up(
+                link.peer, link.address, is_outbound=link.is_outbound, now_us=self._now_us
+            ),
             *self.liveness.on_link_up(link.peer, now_us=self._now_us),
             *self.gossip.on_link_up(link.peer, link.hello.chain),
             *self.lookups.on_link_up(link.peer),

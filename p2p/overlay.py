@@ -1,8 +1,11 @@
 """Which devices to hold links to: few, connected, and redialled for ever.
 
-With up to `links_max` members everybody links to everybody. In a larger mesh a device links to its
-two nearest on each side of the ring of ids, which alone connects the mesh, and to random others.
-A device that cannot be reached is tried again for ever, with a backoff that ends at a minute.
+With up to `links_max` others everybody links to everybody. In a larger mesh a device links to its
+two nearest on each side of the ring of ids, which alone connects the mesh, and dials random others
+until half of what is left is used; the other half is for those who dial it, or nobody would find
+room. Devices that left or cannot be reached lose their place to the next, so that the ring closes
+over them, and one of them is tried every second. When one answers, the network may have healed: all
+are tried anew.
 """
 
 from __future__ import annotations
@@ -10,23 +13,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from msgspec import Struct
-
+from p2p.address_book import AddressBook, AddressRow
 from p2p.directory import Directory
-from wire.effects import Dial, Effect, Hangup, Persist, Row, SetTimer
+from p2p.redials import Redials
+from wire.effects import Dial, Effect, Hangup, SetTimer
 from wire.ids import PeerId
-from wire.membership import ADDRESSES_MAX, Addresses
+from wire.membership import ADDRESSES_MAX
 
 LINKS_MAX = 24
 DIALS_MAX = 16
-PEERS_REMEMBERED_MAX = 2_000
+DIALS_FOR_WORK_SHARE = 4  # a quarter of the dials is kept for `reach`
+DIAL_US_MAX = 60_000_000
 REVIEW_EVERY_US = 1_000_000
-BACKOFF_FIRST_US = 500_000
-BACKOFF_MAX_US = 60_000_000
 BRIEF_LINK_US = 30_000_000
+HEAL_EVERY_US = 60_000_000
 NEAR_EACH_SIDE = 2
-
-ADDRESS_ROW = "address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +35,10 @@ class ReviewDue:
     """Timer: see which links are missing or too many."""
 
 
-class AddressRow(Struct, frozen=True, kw_only=True):
-    """Where a device was last reached or said to be."""
-
-    peer: PeerId
-    addresses: Addresses
-
-
-@dataclass(slots=True)
-class _Backoff:
-    failures_count: int = 0
-    retry_at_us: int = 0
+@dataclass(frozen=True, slots=True)
+class _Up:
+    since_us: int
+    is_outbound: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,141 +51,208 @@ class Overlay:
     rng: Random
     links_max: int = LINKS_MAX
     dials_max: int = DIALS_MAX
-    last_failure: dict[PeerId, str] = field(default_factory=dict)
-    _addresses: dict[PeerId, tuple[str, ...]] = field(default_factory=dict)
-    _dialling: set[PeerId] = field(default_factory=set)
-    _backoff: dict[PeerId, _Backoff] = field(default_factory=dict)
-    _brief_until_us: dict[PeerId, int] = field(default_factory=dict)
+    book: AddressBook = field(default_factory=AddressBook)
+    redials: Redials = field(init=False)
+    _dialling: dict[PeerId, int] = field(default_factory=dict)  # since when
+    _up: dict[PeerId, _Up] = field(default_factory=dict)
+    _needed_until_us: dict[PeerId, int] = field(default_factory=dict)
+    _hanging_up: set[PeerId] = field(default_factory=set)
+    _healed_us: int | None = None
+
+    def __post_init__(self) -> None:
+        """Draw the jitter of redials from the same source."""
+        self.redials = Redials(rng=self.rng)
+
+    @property
+    def last_failure(self) -> dict[PeerId, str]:
+        """Why devices that are not linked could not be reached, in words."""
+        return self.redials.last_failure
 
     def on_restarted(self, rows: list[AddressRow]) -> list[Effect]:
         """Remember who was reached before; the first review is at once."""
-        for row in rows[-PEERS_REMEMBERED_MAX:]:
-            self._addresses[row.peer] = row.addresses
-        return [SetTimer(ReviewDue(), 1)]
+        return [*self.book.on_restarted(rows), SetTimer(ReviewDue(), 1)]
 
     def addresses_of(self, peer: PeerId) -> tuple[str, ...]:
         """Return where to dial a device: what it says itself first, then what was seen."""
-        member = self.directory.get(peer)
-        told = () if member is None or member.presence is None else member.presence.addresses
-        both = dict.fromkeys((*told, *self._addresses.get(peer, ())))
+        both = dict.fromkeys((*self._told_by(peer), *self.book.of(peer)))
         return tuple(both)[:ADDRESSES_MAX]
 
-    def on_peer_seen(self, peer: PeerId, addresses: tuple[str, ...]) -> list[Effect]:
+    def is_dialling(self, peer: PeerId) -> bool:
+        """Say whether a dial is under way."""
+        return peer in self._dialling
+
+    def is_needed(self, peer: PeerId) -> bool:
+        """Say whether a short piece of work needs the device."""
+        return peer in self._needed_until_us
+
+    # --- what happens -------------------------------------------------------------------------
+
+    def on_peer_seen(self, peer: PeerId, addresses: tuple[str, ...], source: str) -> list[Effect]:
         """Somebody told where a device may be: try it now."""
-        if peer == self.own or not addresses:
+        if peer == self.own or not addresses or self.directory.is_removed(peer):
             return []
-        merged = tuple(dict.fromkeys((*addresses, *self._addresses.get(peer, ()))))
-        if peer not in self._addresses and len(self._addresses) >= PEERS_REMEMBERED_MAX:
-            return []
-        self._addresses[peer] = merged[:ADDRESSES_MAX]
-        self._backoff.pop(peer, None)
-        return [SetTimer(ReviewDue(), 1)]
+        if set(addresses) <= set(self.addresses_of(peer)):
+            self.redials.on_sighted(peer)
+        else:
+            self.redials.forgive(peer)
+        return [*self.book.on_told(peer, addresses, source=source), SetTimer(ReviewDue(), 1)]
 
-    def on_review_due(self, *, now_us: int) -> list[Effect]:
-        """Dial what is missing, hang up what is too much."""
-        effects: list[Effect] = [SetTimer(ReviewDue(), REVIEW_EVERY_US)]
-        wanted = self._wanted()
-        room = self.dials_max - len(self._dialling)
-        for peer in wanted:
-            if room <= 0:
-                break
-            if self._may_dial(peer, now_us=now_us):
-                effects += self._dial(peer)
-                room -= 1
-        effects += self._hang_up_excess(wanted, now_us=now_us)
-        return effects
-
-    def reach(self, peer: PeerId, addresses: tuple[str, ...], *, now_us: int) -> list[Effect]:
-        """Dial a device for a short piece of work, whether or not a link to it is wanted."""
-        if peer in self.links or peer == self.own:
-            return []
-        self._brief_until_us[peer] = now_us + BRIEF_LINK_US
-        known = tuple(dict.fromkeys((*addresses, *self.addresses_of(peer))))[:ADDRESSES_MAX]
-        if peer in self._dialling or not known or len(self._dialling) >= self.dials_max:
-            return []
-        self._dialling.add(peer)
-        return [Dial(peer, known)]
-
-    def on_link_up(self, peer: PeerId, address: str, *, is_outbound: bool) -> list[Effect]:
-        """Forget the failures; remember the address that worked."""
-        self._dialling.discard(peer)
-        self._backoff.pop(peer, None)
-        self.last_failure.pop(peer, None)
-        if not is_outbound or not address:
-            return []
-        known = self._addresses.get(peer, ())
-        if known[:1] == (address,):
-            return []
+    def on_link_up(
+        self, peer: PeerId, address: str, *, is_outbound: bool, now_us: int
+    ) -> list[Effect]:
+        """Remember the address that worked."""
+        self._dialling.pop(peer, None)
+        self._up[peer] = _Up(since_us=now_us, is_outbound=is_outbound)
+        self.redials.on_linked(peer)
+        if self.redials.is_doubtful(peer) and self._is_heal_due(now_us):
+            self._healed_us = now_us
+            self.redials.forgive_all()
         # The port of an inbound connection is not one that anybody listens on.
-        self._addresses[peer] = tuple(dict.fromkeys((address, *known)))[:ADDRESSES_MAX]
-        row = AddressRow(peer=peer, addresses=self._addresses[peer])
-        return [Persist((Row(ADDRESS_ROW, peer, row),))]
+        return self.book.on_reached(peer, address) if is_outbound and address else []
 
     def on_link_down(self, peer: PeerId, reason: str, *, now_us: int) -> list[Effect]:
-        """Dial it again soon; the jitter keeps two sides from dialling in step."""
-        self.last_failure[peer] = reason
-        backoff = self._backoff.setdefault(peer, _Backoff())
-        backoff.retry_at_us = now_us + self.rng.randrange(BACKOFF_FIRST_US)
+        """Dial it again, at once if the link lasted."""
+        up = self._up.pop(peer, None)
+        self._hanging_up.discard(peer)
+        lasted_us = 0 if up is None or self._has_left(peer) else now_us - up.since_us
+        self.redials.on_link_lost(peer, reason, lasted_us=lasted_us, now_us=now_us)
         return []
 
     def on_dial_failed(self, peer: PeerId, reason: str, *, now_us: int) -> list[Effect]:
         """Wait longer before the next try, up to a minute."""
-        self._dialling.discard(peer)
-        self.last_failure[peer] = reason
-        backoff = self._backoff.setdefault(peer, _Backoff())
-        backoff.failures_count += 1
-        longest = min(BACKOFF_FIRST_US << min(backoff.failures_count, 16), BACKOFF_MAX_US)
-        backoff.retry_at_us = now_us + self.rng.randrange(longest // 2, longest + 1)
+        self._dialling.pop(peer, None)
+        if peer not in self.links:  # else it dialled us meanwhile
+            self.redials.on_failed(peer, reason, now_us=now_us)
         return []
 
     def forget(self, peer: PeerId) -> list[Effect]:
         """Never dial a device again."""
-        self._backoff.pop(peer, None)
-        if self._addresses.pop(peer, None) is None:
+        self._needed_until_us.pop(peer, None)
+        return self.book.forget(peer)
+
+    # --- what is done -------------------------------------------------------------------------
+
+    def on_review_due(self, *, now_us: int) -> list[Effect]:
+        """Dial what is missing, hang up what is too much."""
+        candidates = self._candidates()
+        self._clean_up(candidates, now_us=now_us)
+        hopeful = frozenset(filter(self._is_hopeful, candidates))
+        near = self._near([peer for peer in candidates if peer in hopeful or peer in self.links])
+        missing = [peer for peer in candidates if self._may_dial(peer, now_us=now_us)]
+        self.rng.shuffle(missing)
+        if len(candidates) > self.links_max:
+            missing = self._chosen(missing, hopeful, near)
+        return [
+            SetTimer(ReviewDue(), REVIEW_EVERY_US),
+            *self._dial(missing, now_us=now_us),
+            *self._hang_up_excess(near, now_us=now_us),
+        ]
+
+    def reach(self, peer: PeerId, addresses: tuple[str, ...], *, now_us: int) -> list[Effect]:
+        """Have a link to a device for a short piece of work, whether or not it is wanted besides.
+
+        If there is neither a link nor a dial afterwards, it cannot be reached now.
+        """
+        if peer == self.own or self.directory.is_removed(peer):
             return []
-        return [Persist((Row(ADDRESS_ROW, peer, None),))]
+        known = tuple(dict.fromkeys((*addresses, *self.addresses_of(peer))))[:ADDRESSES_MAX]
+        is_dial_wanted = peer not in self.links and peer not in self._dialling
+        if is_dial_wanted and (not known or len(self._dialling) >= self.dials_max):
+            return []
+        self._needed_until_us[peer] = now_us + BRIEF_LINK_US
+        if not is_dial_wanted:
+            return []
+        self._dialling[peer] = now_us
+        return [Dial(peer, known)]
+
+    def _candidates(self) -> list[PeerId]:
+        known = {member.peer for member in self.directory} | self.book.peers()
+        known.discard(self.own)
+        return sorted(peer for peer in known if not self.directory.is_removed(peer))
+
+    def _clean_up(self, candidates: list[PeerId], *, now_us: int) -> None:
+        for peer, since_us in list(self._dialling.items()):
+            if since_us + DIAL_US_MAX <= now_us:  # the host never said how it ended
+                self.on_dial_failed(peer, "the dial was not answered", now_us=now_us)
+        for peer, until_us in list(self._needed_until_us.items()):
+            if until_us <= now_us:
+                del self._needed_until_us[peer]
+        self.redials.keep_only({*candidates, *self.links, *self._dialling})
+
+    def _near(self, ring: list[PeerId]) -> list[PeerId]:
+        """Return the nearest on each side of the ring of those that can be expected to answer."""
+        above = [peer for peer in ring if peer > self.own]
+        ring = above + ring[: len(ring) - len(above)]  # from here around the ring
+        nearest: list[PeerId] = []
+        for distance in range(min(NEAR_EACH_SIDE, len(ring))):
+            nearest += [ring[distance], ring[-1 - distance]]
+        return list(dict.fromkeys(nearest))[: self.links_max]
+
+    def _chosen(
+        self, missing: list[PeerId], hopeful: frozenset[PeerId], near: list[PeerId]
+    ) -> list[PeerId]:
+        """Choose from those that could be dialled: there are more than links."""
+        is_near = frozenset(near)
+        nearest = [peer for peer in missing if peer in is_near]
+        others = [peer for peer in missing if peer not in is_near and peer in hopeful]
+        doubtful = [peer for peer in missing if peer not in hopeful]
+        dialled_max = len(near) + (self.links_max - len(near)) // 2
+        count = dialled_max - len(nearest) - len(self.links.keys() | self._dialling.keys())
+        return [*nearest, *doubtful[:1], *others[: max(0, count)]]
+
+    def _dial(self, missing: list[PeerId], *, now_us: int) -> list[Effect]:
+        reserved = self.dials_max // DIALS_FOR_WORK_SHARE
+        room = max(0, self.dials_max - reserved - len(self._dialling))
+        self._dialling.update(dict.fromkeys(missing[:room], now_us))
+        return [Dial(peer, self.addresses_of(peer)) for peer in missing[:room]]
+
+    def _hang_up_excess(self, near: list[PeerId], *, now_us: int) -> list[Effect]:
+        lasting = [
+            peer
+            for peer in sorted(self.links)
+            if peer not in self._hanging_up and not self._is_brief(peer, now_us=now_us)
+        ]
+        excess = max(0, len(lasting) - self.links_max)
+        spare = [peer for peer in lasting if peer not in near]
+        chosen = self.rng.sample(spare, min(excess, len(spare)))
+        self._hanging_up.update(chosen)
+        return [Hangup(peer, "too many links") for peer in chosen]
+
+    # --- questions ----------------------------------------------------------------------------
 
     def _may_dial(self, peer: PeerId, *, now_us: int) -> bool:
-        backoff = self._backoff.get(peer)
         return (
             peer not in self.links
             and peer not in self._dialling
-            and (backoff is None or backoff.retry_at_us <= now_us)
+            and self.redials.is_due(peer, now_us=now_us)
+            and self._has_address(peer)
         )
 
-    def _dial(self, peer: PeerId) -> list[Effect]:
-        addresses = self.addresses_of(peer)
-        if not addresses:
-            return []
-        self._dialling.add(peer)
-        return [Dial(peer, addresses)]
-
-    def _wanted(self) -> list[PeerId]:
-        known = {member.peer for member in self.directory if not member.has_left}
-        known |= self._addresses.keys()
-        known.discard(self.own)
-        candidates = sorted(peer for peer in known if not self.directory.is_removed(peer))
-        if len(candidates) <= self.links_max:
-            return candidates
-        near = self._near(candidates)
-        linked = [peer for peer in candidates if peer in self.links and peer not in near]
-        others = [peer for peer in candidates if peer not in self.links and peer not in near]
-        self.rng.shuffle(others)
-        return [*near, *linked, *others][: self.links_max]
-
-    def _near(self, candidates: list[PeerId]) -> list[PeerId]:
-        above = [peer for peer in candidates if peer > self.own]
-        ring = above + candidates[: len(candidates) - len(above)]  # from here around the ring
-        return list(dict.fromkeys((*ring[:NEAR_EACH_SIDE], *ring[-NEAR_EACH_SIDE:])))
-
-    def _hang_up_excess(self, wanted: list[PeerId], *, now_us: int) -> list[Effect]:
-        for peer in [peer for peer, until in self._brief_until_us.items() if until <= now_us]:
-            del self._brief_until_us[peer]
-        excess = len(self.links) - self.links_max
-        if excess <= 0:
-            return []
-        spare = sorted(
-            peer for peer in self.links if peer not in wanted and peer not in self._brief_until_us
+    def _is_hopeful(self, peer: PeerId) -> bool:
+        return (
+            self._has_address(peer)
+            and not self._has_left(peer)
+            and not self.redials.is_doubtful(peer)
         )
-        chosen = self.rng.sample(spare, min(excess, len(spare)))
-        return [Hangup(peer, "too many links") for peer in chosen]
+
+    def _is_brief(self, peer: PeerId, *, now_us: int) -> bool:
+        """Say whether a link is for a short piece of work: ours, or of somebody who dialled us."""
+        up = self._up.get(peer)
+        is_new_inbound = (
+            up is not None and not up.is_outbound and now_us < up.since_us + BRIEF_LINK_US
+        )
+        return is_new_inbound or peer in self._needed_until_us
+
+    def _is_heal_due(self, now_us: int) -> bool:
+        return self._healed_us is None or now_us >= self._healed_us + HEAL_EVERY_US
+
+    def _has_left(self, peer: PeerId) -> bool:
+        member = self.directory.get(peer)
+        return member is not None and member.has_left
+
+    def _has_address(self, peer: PeerId) -> bool:
+        return bool(self._told_by(peer)) or peer in self.book
+
+    def _told_by(self, peer: PeerId) -> tuple[str, ...]:
+        member = self.directory.get(peer)
+        return () if member is None or member.presence is None else member.presence.addresses

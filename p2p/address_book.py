@@ -1,0 +1,94 @@
+"""Where devices may be: those reached or vouched for, kept over restarts, and those merely sighted.
+
+Anybody on the LAN can announce anything, so sightings are few, in memory only, and the oldest makes
+room. What was reached by a dial, or came with an invitation or the configuration, is remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from msgspec import Struct
+
+from wire.effects import Effect, Persist, Row
+from wire.ids import PeerId
+from wire.membership import ADDRESSES_MAX, Addresses
+
+PEERS_REMEMBERED_MAX = 2_000
+SIGHTINGS_MAX = 128
+LASTING_SOURCES = frozenset({"invitation", "configuration"})
+
+ADDRESS_ROW = "address"
+
+
+class AddressRow(Struct, frozen=True, kw_only=True):
+    """Where a device was last reached or said to be."""
+
+    peer: PeerId
+    addresses: Addresses
+
+
+@dataclass(slots=True, kw_only=True)
+class AddressBook:
+    """The addresses of at most PEERS_REMEMBERED_MAX devices and SIGHTINGS_MAX sightings."""
+
+    # Both in order of use: the first is dropped when there is one too many.
+    _remembered: dict[PeerId, Addresses] = field(default_factory=dict)
+    _sighted: dict[PeerId, Addresses] = field(default_factory=dict)
+
+    def on_restarted(self, rows: list[AddressRow]) -> list[Effect]:
+        """Take up what is stored."""
+        for row in rows:
+            self._remembered[row.peer] = row.addresses
+        return self._drop_too_many()
+
+    def __contains__(self, peer: PeerId) -> bool:
+        return peer in self._remembered or peer in self._sighted
+
+    def peers(self) -> set[PeerId]:
+        """Return all devices with an address."""
+        return self._remembered.keys() | self._sighted.keys()
+
+    def of(self, peer: PeerId) -> Addresses:
+        """Return where a device may be, the likeliest first."""
+        return _merged(self._remembered.get(peer, ()), self._sighted.get(peer, ()))
+
+    def on_told(self, peer: PeerId, addresses: tuple[str, ...], *, source: str) -> list[Effect]:
+        """Somebody says where a device may be: `source` decides how much that is worth."""
+        if source in LASTING_SOURCES:
+            return self._remember(peer, _merged(addresses, self._remembered.get(peer, ())))
+        self._sighted[peer] = _merged(addresses, self._sighted.pop(peer, ()))
+        if len(self._sighted) > SIGHTINGS_MAX:
+            del self._sighted[next(iter(self._sighted))]
+        return []
+
+    def on_reached(self, peer: PeerId, address: str) -> list[Effect]:
+        """A dial to the address led to the device: try it first from now on."""
+        self._sighted.pop(peer, None)
+        return self._remember(peer, _merged((address,), self._remembered.get(peer, ())))
+
+    def forget(self, peer: PeerId) -> list[Effect]:
+        """Drop all addresses of a device."""
+        self._sighted.pop(peer, None)
+        if self._remembered.pop(peer, None) is None:
+            return []
+        return [Persist((Row(ADDRESS_ROW, peer, None),))]
+
+    def _remember(self, peer: PeerId, addresses: Addresses) -> list[Effect]:
+        known = self._remembered.pop(peer, None)
+        self._remembered[peer] = addresses
+        if known == addresses:
+            return []
+        row = Row(ADDRESS_ROW, peer, AddressRow(peer=peer, addresses=addresses))
+        return [Persist((row,)), *self._drop_too_many()]
+
+    def _drop_too_many(self) -> list[Effect]:
+        excess = len(self._remembered) - PEERS_REMEMBERED_MAX
+        oldest = list(self._remembered)[: max(0, excess)]
+        for peer in oldest:
+            del self._remembered[peer]
+        return [Persist(tuple(Row(ADDRESS_ROW, peer, None) for peer in oldest))] if oldest else []
+
+
+def _merged(first: tuple[str, ...], then: tuple[str, ...]) -> Addresses:
+    return tuple(dict.fromkeys((*first, *then)))[:ADDRESSES_MAX]
