@@ -1,20 +1,21 @@
-"""Joining a mesh, `/meshd/join/1`: a stranger shows an invitation, once, and gets its papers.
+"""Joining a mesh with an invitation, `/meshd/join/1`: the newcomer's side, and the front door.
 
-The only thing that a device without a certificate may ask: one request of a few hundred bytes on a
-stream, so many a minute.
+Every way in which it can fail has an error of its own whose message is one line for a person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Sequence
 
 import structlog
 import trio
+from msgspec import Struct
 
-from p2p.errors import NetworkError, PeerUnreachable, StreamBroken, WrongNetwork
-from p2p.framing import FrameReader, framed
+from p2p.errors import NetworkError, PeerUnreachable, ProtocolRefused, StreamBroken, WrongNetwork
+from p2p.framing import FrameReader, framed, open_frame
 from p2p.hosting import StreamHost, dialable
+from p2p.join_messages import JOIN_PROTOCOL_ID, PAGES_MAX, join_codec, joined_pages
+from p2p.join_server import JoinServer, JoinServerSettings
 from p2p.protocol_errors import (
     InvitationExpired,
     InvitationUnknown,
@@ -27,15 +28,10 @@ from p2p.protocol_errors import (
     JoinError,
     WrongMesh,
 )
-from p2p.rate_limit import Rate, RateTable, TokenBucket
 from p2p.streams import Stream
-from wire.answers import JoinAnswer
-from wire.codec import FRAME_BYTES_MAX, FrameCodec
 from wire.errors import MalformedFrame, NotAMember
-from wire.ids import PeerId, peer_text
-from wire.keys import Ed25519Verifier
+from wire.ids import PeerId, mesh_text, peer_text
 from wire.membership import (
-    JOIN_MESSAGES,
     Invitation,
     JoinGranted,
     JoinRefusal,
@@ -45,143 +41,168 @@ from wire.membership import (
     mesh_id_of,
 )
 
-JOIN_PROTOCOL_ID = "/meshd/join/1"
-REQUEST_BYTES_MAX = 1_024
-REQUEST_S_MAX = 10.0
-REDEEM_S_MAX = 30.0
-BUSY_RETRIES_MAX = 4
-BUSY_PAUSE_S = 1.0
-ALL_RATE = Rate(per_s=2, burst=20)
-PEER_RATE = Rate(per_s=0.2, burst=5)
-PEERS_COUNT_MAX = 1_024
+__all__ = [
+    "JOIN_PROTOCOL_ID",
+    "JoinServer",
+    "JoinServerSettings",
+    "JoinSettings",
+    "redeem",
+]
 
-AskJoin: TypeAlias = Callable[[PeerId, JoinRequest], Awaitable[JoinAnswer]]
+ADDRESSES_AT_ONCE = 8  # as many as a host tries
+CLEANUP_S = 1.0
 
 log = structlog.get_logger()
 
 
-class JoinServer:
-    """Hands the requests of strangers to `ask_join`, at a bounded rate."""
+class JoinSettings(Struct, frozen=True, kw_only=True):
+    """How patient a newcomer is. Seconds; the wait doubles with every try."""
 
-    def __init__(self, host: StreamHost, ask_join: AskJoin) -> None:
-        self._host = host
-        self._ask_join = ask_join
-        self._codec = FrameCodec(JOIN_MESSAGES, Ed25519Verifier())
-        self._all: TokenBucket | None = None
-        self._peers: RateTable[PeerId] = RateTable(PEER_RATE, count_max=PEERS_COUNT_MAX)
-
-    def serve(self) -> None:
-        """Answer from now on."""
-        self._host.serve(JOIN_PROTOCOL_ID, self._answer, members_only=False)
-
-    async def _answer(self, stream: Stream) -> None:
-        answer: JoinAnswer = JoinRefused(reason=JoinRefusal.BUSY)
-        with trio.move_on_after(REQUEST_S_MAX):
-            request = await self._receive(stream)
-            if request is None:
-                await stream.reset()
-                return
-            if self._may_ask(stream.peer):
-                answer = await self._ask_join(stream.peer, request)
-        name = "granted" if isinstance(answer, JoinGranted) else str(answer.reason)
-        log.info("join.answered", peer_id=peer_text(stream.peer), answer=name)
-        await stream.send_all(framed(self._codec.encode(answer)))
-
-    def _may_ask(self, peer: PeerId) -> bool:
-        now_s = trio.current_time()
-        self._all = self._all or TokenBucket(ALL_RATE, now_s=now_s)
-        return self._peers.take(peer, now_s=now_s) and self._all.take(1, now_s=now_s)
-
-    async def _receive(self, stream: Stream) -> JoinRequest | None:
-        try:
-            frame = await FrameReader(stream, REQUEST_BYTES_MAX).receive()
-            message = None if frame is None else self._codec.decode(frame)
-        except MalformedFrame as error:
-            log.info("join.malformed", peer_id=peer_text(stream.peer), reason=str(error))
-            return None
-        return message if isinstance(message, JoinRequest) else None
+    connect_timeout_s: float = 15.0
+    answer_timeout_s: float = 20.0
+    tries_count_max: int = 5
+    first_wait_s: float = 1.0
 
 
-async def redeem(host: StreamHost, invitation: Invitation, name: str) -> JoinGranted:
-    """Return the papers that `invitation` is redeemed for, checked to be ours and the mesh's.
+async def redeem(
+    host: StreamHost, invitation: Invitation, name: str, settings: JoinSettings | None = None
+) -> JoinGranted:
+    """Return our papers in the invitation's mesh, checked. `host` must use its network key.
 
-    Raises JoinError with one line for a person. Takes at most a minute.
+    Asking again is harmless: the issuer gives the same device the same papers, and counts one use.
+    Raises JoinError and nothing else.
     """
-    for attempt in range(BUSY_RETRIES_MAX):
+    settings = settings or JoinSettings()
+    await _connect(host, invitation, settings)
+    failure: JoinError = IssuerBusy("the issuer was not asked")
+    for attempt in range(settings.tries_count_max):
+        if attempt:
+            await trio.sleep(settings.first_wait_s * 2 ** (attempt - 1) * _jitter(host.peer))
         try:
-            with trio.fail_after(REDEEM_S_MAX):
-                return _checked(host, invitation, await _ask(host, invitation, name))
-        except IssuerBusy:
-            if attempt + 1 == BUSY_RETRIES_MAX:
+            answer = await _ask(host, invitation, name, settings)
+        except (NetworkError, trio.TooSlowError) as error:
+            if isinstance(error, JoinError):
                 raise
-            await trio.sleep(BUSY_PAUSE_S * 2**attempt)
-        except trio.TooSlowError as error:
-            raise IssuerUnreachable(_unreachable(invitation, "no answer in time")) from error
-    raise AssertionError("the loop returns or raises")
+            failure = JoinBroken(f"the issuer did not answer: {str(error) or 'no answer in time'}")
+            failure.__cause__ = error
+        else:
+            if isinstance(answer, JoinGranted):
+                return _checked(answer, invitation, host.peer)
+            failure = _refusal(answer, invitation)
+            if not isinstance(failure, IssuerBusy):
+                raise failure
+        log.info("join.retried", reason=str(failure))
+    raise failure
 
 
-async def _ask(host: StreamHost, invitation: Invitation, name: str) -> object:
-    codec = FrameCodec(JOIN_MESSAGES, Ed25519Verifier())
-    try:
-        await host.connect(invitation.issuer, dialable(invitation.addresses))
-    except WrongNetwork as error:
-        raise IssuerOnOtherNetwork(
-            "the network key of the mesh has changed since the invitation was made: ask for a"
-            " new one"
-        ) from error
-    except PeerUnreachable as error:
-        raise IssuerUnreachable(_unreachable(invitation, str(error))) from error
-    try:
-        stream = await host.open_stream(invitation.issuer, JOIN_PROTOCOL_ID)
-        request = JoinRequest(secret=invitation.secret, name=name)
-        await stream.send_all(framed(codec.encode(request)))
-        frame = await FrameReader(stream, FRAME_BYTES_MAX).receive()
-        if frame is None:
-            raise StreamBroken("the device closed the stream without an answer")
-        return codec.decode(frame)
-    except JoinError:
-        raise
-    except (NetworkError, MalformedFrame) as error:
-        raise JoinBroken(
-            f"the device that invited does not answer as it should: {error}"
-        ) from error
+async def _connect(host: StreamHost, invitation: Invitation, settings: JoinSettings) -> None:
+    addresses = dialable(invitation.addresses)
+    groups = [
+        addresses[start : start + ADDRESSES_AT_ONCE]
+        for start in range(0, len(addresses), ADDRESSES_AT_ONCE)
+    ]
+    failures: list[PeerUnreachable] = []
+    for group in groups:
+        try:
+            with trio.fail_after(settings.connect_timeout_s):
+                await host.connect(invitation.issuer, group)
+        except PeerUnreachable as error:
+            failures.append(error)
+        except trio.TooSlowError:
+            where = ", ".join(group)
+            failures.append(PeerUnreachable(f"no answer in time at {where}"))
+        else:
+            return
+    raise _not_reached(failures, invitation)
 
 
-def _checked(host: StreamHost, invitation: Invitation, answer: object) -> JoinGranted:
-    if isinstance(answer, JoinRefused):
-        raise _REFUSALS[answer.reason]
-    if not isinstance(answer, JoinGranted):
-        raise JoinBroken(f"the device that invited answered with {type(answer).__name__}")
-    if mesh_id_of(answer.genesis) != invitation.mesh:
-        raise WrongMesh("the answer is for another mesh than the invitation: nothing was joined")
-    try:
-        check_chain(answer.chain, genesis=answer.genesis, subject=host.peer)
-    except NotAMember as error:
-        raise WrongMesh(f"the papers in the answer are not good: {error}") from error
-    return answer
-
-
-def _unreachable(invitation: Invitation, reason: str) -> str:
-    where = " ".join(invitation.addresses)
-    return (
-        f"the device that invited does not answer at {where} ({reason}): is it running, and can"
-        " this device reach it?"
+def _not_reached(failures: Sequence[PeerUnreachable], invitation: Invitation) -> JoinError:
+    issuer = peer_text(invitation.issuer)
+    if failures and all(isinstance(failure, WrongNetwork) for failure in failures):
+        return IssuerOnOtherNetwork(
+            f"the device {issuer} that invited has another network key by now: ask for a new"
+            " invitation"
+        )
+    reasons = "; ".join(map(str, failures)) or "the invitation holds no usable address"
+    return IssuerUnreachable(
+        f"the device {issuer} that invited does not answer: is it running, and can this device"
+        f" reach it? {reasons}"
     )
 
 
-_ASK_AGAIN = "`meshctl invite` there makes a new one"
-_REFUSALS: dict[JoinRefusal, JoinError] = {
-    JoinRefusal.UNKNOWN: InvitationUnknown(
-        f"the invitation is not known to the device that made it: {_ASK_AGAIN}"
-    ),
-    JoinRefusal.EXPIRED: InvitationExpired(f"the invitation has expired: {_ASK_AGAIN}"),
-    JoinRefusal.USED_UP: InvitationUsedUp(
-        f"the invitation was used by another device: {_ASK_AGAIN}, --uses lets in several"
-    ),
-    JoinRefusal.NOT_ADMIN: IssuerNotAdmin(
-        "the device that invited is no admin of the mesh any more: ask another"
-    ),
-    JoinRefusal.BUSY: IssuerBusy(
-        "the device that invited has too many requests: try again in a minute"
-    ),
-}
+async def _ask(
+    host: StreamHost, invitation: Invitation, name: str, settings: JoinSettings
+) -> JoinGranted | JoinRefused:
+    try:
+        with trio.fail_after(settings.connect_timeout_s):
+            await host.connect(invitation.issuer, dialable(invitation.addresses))
+            stream = await host.open_stream(invitation.issuer, JOIN_PROTOCOL_ID)
+    except ProtocolRefused as error:
+        raise JoinBroken("the issuer takes no joins: it runs another version") from error
+    is_over = False
+    try:
+        with trio.fail_after(settings.answer_timeout_s):
+            answer = await _exchange(stream, JoinRequest(secret=invitation.secret, name=name))
+        is_over = True
+        return answer
+    except MalformedFrame as error:
+        raise JoinBroken(f"the issuer gave no proper answer: {error}") from error
+    finally:
+        with trio.move_on_after(CLEANUP_S, shield=True):
+            await (stream.aclose() if is_over else stream.reset())
+
+
+async def _exchange(stream: Stream, request: JoinRequest) -> JoinGranted | JoinRefused:
+    codec = join_codec()
+    await stream.send_all(framed(codec.encode(request)))
+    reader = FrameReader(stream)
+    pages: list[JoinGranted] = []
+    while (frame := await reader.receive()) is not None:
+        answer = await open_frame(codec, frame)
+        if isinstance(answer, JoinRefused):
+            return answer
+        if not isinstance(answer, JoinGranted) or len(pages) >= PAGES_MAX:
+            raise MalformedFrame(f"{type(answer).__name__} is no answer, or one page too many")
+        pages.append(answer)
+    if not pages:
+        raise StreamBroken("the issuer closed the stream")
+    return joined_pages(pages)
+
+
+def _checked(granted: JoinGranted, invitation: Invitation, own: PeerId) -> JoinGranted:
+    mesh = mesh_id_of(granted.genesis)
+    if mesh != invitation.mesh:
+        raise WrongMesh(
+            f"the invitation is to mesh {mesh_text(invitation.mesh)}, the issuer answered for"
+            f" {mesh_text(mesh)}: ask for a new invitation"
+        )
+    try:
+        check_chain(granted.chain, genesis=granted.genesis, subject=own)
+    except NotAMember as error:
+        raise WrongMesh(f"the issuer's answer makes this device no member: {error}") from error
+    return granted
+
+
+def _refusal(refused: JoinRefused, invitation: Invitation) -> JoinError:
+    issuer = peer_text(invitation.issuer)
+    match refused.reason:
+        case JoinRefusal.UNKNOWN:
+            return InvitationUnknown(
+                f"the device {issuer} does not know this invitation (it may have lost its store):"
+                " ask for a new one"
+            )
+        case JoinRefusal.EXPIRED:
+            return InvitationExpired("the invitation has expired: ask for a new one")
+        case JoinRefusal.USED_UP:
+            return InvitationUsedUp("the invitation was used by others already: ask for a new one")
+        case JoinRefusal.NOT_ADMIN:
+            return IssuerNotAdmin(
+                f"the device {issuer} may no longer invite: ask another admin of the mesh"
+            )
+        case JoinRefusal.BUSY:
+            return IssuerBusy(f"the device {issuer} is busy: try again in a minute")
+
+
+def _jitter(own: PeerId) -> float:
+    """Return 0.5 to 1.5, another for each device, so that many newcomers do not come in step."""
+    return 0.5 + own[0] / 255

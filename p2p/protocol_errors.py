@@ -34,6 +34,10 @@ class BlobError(NetworkError):
     """Base of the errors of bringing content here."""
 
 
+class ProviderFailed(BlobError):
+    """One device does not have the blob or gave something else: ask another."""
+
+
 class BlobUnavailable(BlobError):
     """No device gave the whole blob; the message says what each was asked and did. Try later."""
 
