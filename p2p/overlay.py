@@ -106,7 +106,7 @@ class Overlay:
         self.redials.on_linked(peer)
         if self.redials.is_doubtful(peer) and self._is_heal_due(now_us):
             self._healed_us = now_us
-            self.redials.forgive_all()
+            self.redials.forgive_all_but(peer)
         # The port of an inbound connection is not one that anybody listens on.
         return self.book.on_reached(peer, address) if is_outbound and address else []
 

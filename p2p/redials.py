@@ -76,9 +76,9 @@ class Redials:
         """Begin anew with a device."""
         self._backoff.pop(peer, None)
 
-    def forgive_all(self) -> None:
-        """Begin anew with everybody: the network seems to be back."""
-        self._backoff.clear()
+    def forgive_all_but(self, peer: PeerId) -> None:
+        """Begin anew with all others: `peer` answered, so the network seems to be back."""
+        self._backoff = {peer: self._backoff[peer]} if peer in self._backoff else {}
 
     def keep_only(self, peers: Collection[PeerId]) -> None:
         """Forget the failures of all others: nobody would dial them."""
