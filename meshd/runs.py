@@ -12,6 +12,7 @@ from meshd.batch_content import SealedOutput
 from meshd.blobstore import BlobStore
 from meshd.content import ContentGate
 from meshd.errors import BlobError, BlobMissing
+from p2p.blob_exchange import TransferStats
 from p2p.errors import NetworkError
 from sandbox.errors import JobFailed, ModuleMissing
 from sandbox.job import Execution, Job
@@ -20,7 +21,7 @@ from wire.blobs import BlobRef
 from wire.content import Content
 from wire.effects import Execute, Fetch, RunId
 from wire.errors import CannotUnseal, MalformedFrame
-from wire.events import Event, Executed, ExecutionFailed, Fetched, FetchFailed
+from wire.events import Event, Executed, ExecutionFailed, Fetched, FetchFailed, TransferMeasured
 from wire.execution import ExecutionFailure
 from wire.ids import Digest, PeerId
 
@@ -33,7 +34,7 @@ log = structlog.get_logger()
 class Fetcher(Protocol):
     """Brings blobs from other devices; `p2p.blob_exchange` has the real one."""
 
-    async def fetch(self, ref: BlobRef, sources: Sequence[PeerId]) -> object:
+    async def fetch(self, ref: BlobRef, sources: Sequence[PeerId]) -> TransferStats:
         """Bring a blob into the store. Raises NetworkError naming what was tried."""
         ...
 
@@ -63,8 +64,13 @@ class Contents:
         """Return when the blob is here. Raises NetworkError or BlobError."""
         if self._blobs.has(ref):
             return
+        stats: TransferStats | None = None
         with trio.move_on_after(FETCH_S_MAX):
-            await self._fetcher.fetch(ref, sources)
+            stats = await self._fetcher.fetch(ref, sources)
+        if stats is not None:
+            for peer, transfer in stats.received.items():
+                measured = TransferMeasured(peer, 0, transfer.received_bytes, transfer.duration_us)
+                await self._emit(measured)
             return
         raise BlobMissing(f"a blob did not come within {FETCH_S_MAX:.0f} s")
 
