@@ -360,6 +360,13 @@ def test_every_missing_or_swapped_part_is_refused_by_name(
     assert verdict.faults[0] is fault, verdict.checks
 
 
+def test_a_lease_counts_only_from_a_member_that_may_be_steward() -> None:
+    receipt = replace(leased_by(2, rank=2), chains=without_role(2, Role.STEWARD).chains)
+    verdict = examined(receipt)
+    assert verdict.faults == (Fault.ROLE_MISSING,)
+    assert [check.name for check in verdict.checks if check.fault] == [CheckName.LEASE]
+
+
 def test_a_genesis_that_its_founder_did_not_sign_founds_no_mesh() -> None:
     genesis = sign(FINISHED.mesh.genesis.body, keys_of(2))
     contract = sign(replace(FINISHED.contract.body, mesh=mesh_id_of(genesis)), keys_of(2))
@@ -460,13 +467,14 @@ def test_building_takes_the_votes_of_the_epoch_that_decided_and_the_chains_it_ne
     stray = votes_for(CANCELLED, voters=(2,))
     later = votes_for(outcome, voters=(2,), epoch=LATER)
     foreign = votes_for(outcome, voters=(3,))
+    elsewhere = votes_for(outcome, voters=(2,), outcomes={2: outcome})
     receipt = build_receipt(
         FINISHED.mesh.genesis,
         FINISHED.contract,
         FINISHED.task,
         FINISHED.lease,
         FINISHED.result,
-        [*later, *foreign, *stray, *reversed(FINISHED.votes)],
+        [*later, *foreign, *elsewhere, *stray, *reversed(FINISHED.votes)],
         FINISHED.chains,
     )
     assert receipt.votes == FINISHED.votes
