@@ -213,7 +213,7 @@ class MeshNode:
             dials_max=settings.dials_max,
         )
         self.measurements = Measurements()
-        self.liveness = Liveness(measurements=self.measurements)
+        self.liveness = Liveness(measurements=self.measurements, rng=self.rng)
         self.lookups = Lookups(
             own=self.own, directory=self.directory, overlay=self.overlay, links=self.links
         )

@@ -1,12 +1,17 @@
-"""Is the other end of a link there? A heartbeat a second or two, and an end to silence.
+"""Is the other end of a link there? A heartbeat every two seconds, and an end to silence.
 
 TCP alone keeps a dead link for minutes. A link that has brought nothing for ten seconds is hung up;
 until then its peer is only late. Heartbeats also measure the round trip.
+
+Time that this device did not live through, because it was suspended or stalled, is not silence:
+by as much as its own timer came late, it listens longer. Tokens are drawn at random, so that no
+peer can answer before it was asked and seem nearer than it is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from random import Random
 
 from telemetry.measurement import Measurements
 from wire.effects import Effect, Hangup, Send, SetTimer
@@ -15,6 +20,7 @@ from wire.messages import Heartbeat, HeartbeatAcknowledged
 
 HEARTBEAT_EVERY_US = 2_000_000
 SILENCE_US_MAX = 10_000_000
+UNANSWERED_MAX = SILENCE_US_MAX // HEARTBEAT_EVERY_US + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,9 @@ class HeartbeatDue:
 @dataclass(slots=True)
 class _Pulse:
     heard_us: int
-    token: int = 0
-    asked_us: int | None = None
+    due_us: int  # when the next heartbeat should be sent
+    # Those not answered yet: a round trip may be longer than the pause between two.
+    asked_us: dict[int, int] = field(default_factory=dict)  # by token
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,11 +43,12 @@ class Liveness:
     """When each link was last heard. Times are microseconds on the caller's clock."""
 
     measurements: Measurements
+    rng: Random
     _pulses: dict[PeerId, _Pulse] = field(default_factory=dict)
 
     def on_link_up(self, peer: PeerId, *, now_us: int) -> list[Effect]:
         """Ask at once: the round trip is wanted."""
-        self._pulses[peer] = _Pulse(heard_us=now_us)
+        self._pulses[peer] = _Pulse(heard_us=now_us, due_us=now_us)
         return self.on_heartbeat_due(peer, now_us=now_us)
 
     def on_link_down(self, peer: PeerId) -> None:
@@ -58,13 +66,18 @@ class Liveness:
         pulse = self._pulses.get(peer)
         if pulse is None:
             return []
+        late_us = max(0, now_us - pulse.due_us)
+        pulse.heard_us = min(now_us, pulse.heard_us + late_us)
         silence_us = now_us - pulse.heard_us
         if silence_us > SILENCE_US_MAX:
             return [Hangup(peer, f"silent for {silence_us // 1_000_000} s")]
-        pulse.token += 1
-        pulse.asked_us = now_us
+        token = self.rng.getrandbits(63)
+        pulse.asked_us[token] = now_us
+        if len(pulse.asked_us) > UNANSWERED_MAX:
+            del pulse.asked_us[next(iter(pulse.asked_us))]
+        pulse.due_us = now_us + HEARTBEAT_EVERY_US
         return [
-            Send(peer, Heartbeat(token=pulse.token)),
+            Send(peer, Heartbeat(token=token)),
             SetTimer(HeartbeatDue(peer), HEARTBEAT_EVERY_US),
         ]
 
@@ -75,9 +88,10 @@ class Liveness:
     def on_acknowledged(
         self, peer: PeerId, acknowledged: HeartbeatAcknowledged, *, now_us: int
     ) -> list[Effect]:
-        """Measure the round trip of the latest heartbeat; a late answer to another says nothing."""
+        """Measure the round trip of the heartbeat that is answered, once."""
         pulse = self._pulses.get(peer)
-        if pulse is not None and pulse.asked_us is not None and pulse.token == acknowledged.token:
-            self.measurements.on_round_trip(peer, now_us - pulse.asked_us)
-            pulse.asked_us = None
+        asked_us = None if pulse is None else pulse.asked_us.pop(acknowledged.token, None)
+        # Longer than any silence: this device was suspended in between.
+        if asked_us is not None and now_us - asked_us <= SILENCE_US_MAX:
+            self.measurements.on_round_trip(peer, now_us - asked_us)
         return []

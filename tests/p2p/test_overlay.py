@@ -452,6 +452,13 @@ def test_a_sighting_ends_the_wait_but_does_not_set_the_pace() -> None:
     assert bench.dialled(after_us=1) == [PEER.peer], "it moved: the failures were at its old place"
 
 
+def test_a_sighting_never_makes_the_wait_longer() -> None:
+    redials = Redials(rng=random.Random(1))
+    redials.on_link_lost(PEER.peer, "gone", lasted_us=LASTING_LINK_US, now_us=0)
+    redials.on_sighted(PEER.peer)
+    assert redials.is_due(PEER.peer, now_us=BACKOFF_FIRST_US)
+
+
 def test_this_device_and_empty_sightings_are_ignored() -> None:
     bench = Bench()
     assert bench.see(OWN.peer) == []
