@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import trio
+from structlog.testing import capture_logs
 
 from meshd.content import ContentGate
 from meshd.control import ControlServer
@@ -107,7 +108,8 @@ def serving_in_thread(node: ScriptedNode, home: Path) -> Iterator[None]:
     thread.start()
     try:
         assert ready.wait(10)
-        yield
+        with capture_logs():  # they would be printed where a test captures what is printed
+            yield
     finally:
         for token, scope in scopes:
             with contextlib.suppress(trio.RunFinishedError):
