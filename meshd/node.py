@@ -24,7 +24,13 @@ from p2p.gossip import ExchangeDue, Gossip
 from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
 from p2p.overlay import Overlay, ReviewDue
-from p2p.own_records import INCARNATION_ROW, IncarnationDurable, IncarnationRow, OwnRecords
+from p2p.own_records import (
+    INCARNATION_ROW,
+    IncarnationDurable,
+    IncarnationRow,
+    OwnRecords,
+    RaiseDue,
+)
 from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
 from scheduler.enquiries import Enquiries
 from scheduler.executor import (
@@ -534,6 +540,8 @@ class MeshNode:
             case IncarnationDurable():
                 records = self.own_records.on_incarnation_durable(key, now_us=now_us)
                 return self._spread(records) + self._publish(records)
+            case RaiseDue():
+                return self.own_records.on_raise_due(now_us=now_us)
             case BreakerDue():
                 return self._on_breaker_due(key)
             case OwnMessageDue(number):
@@ -581,7 +589,7 @@ class MeshNode:
         effects: list[Effect] = []
         for signed in message.records:
             if signed.body.owner == self.own and signed.signer == self.own:
-                effects += self.own_records.on_own_record_heard(signed.body)
+                effects += self.own_records.on_own_record_heard(signed.body, now_us=self._now_us)
         return effects + self.gossip.on_records_given(peer, message, now_us=self._now_us)
 
     def _on_fresh_telemetry(self, peer: PeerId, signed: Signed[Record] | None) -> list[Effect]:

@@ -2,7 +2,11 @@
 
 Uses are keyed by the joiner's peer id, so a device that asks again, because the answer was lost or
 because it was reset, gets the same certificate and costs no further use. The answer leaves only
-when the use is durable.
+when the use is durable, also when it is given again.
+
+An invitation is good from its making until its expiry on the issuer's wall clock. A clock that says
+it was not made yet was set back, so it no longer tells when the invitation ends: it is refused, and
+while no clock is known at all nobody is invited or let in.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ INVITATION_ROW = "invitation"
 
 _KEY_CONTEXT = "meshd 2026 invitation secret"
 _US_PER_S = 1_000_000
+_CLOCK_STEP_US = 300 * _US_PER_S  # a clock that is set right may go back a little
 
 
 class InvitationRow(Struct, frozen=True, kw_only=True):
@@ -51,13 +56,14 @@ class InvitationRow(Struct, frozen=True, kw_only=True):
     roles: tuple[Role, ...]
     operator: Name
     uses: int
+    made_wall_us: int
     expires_wall_us: int
     redeemed_by: Annotated[tuple[PeerId, ...], Meta(max_length=10_000)] = ()
 
 
 @dataclass(slots=True, kw_only=True)
 class Admission:
-    """The invitations of this device."""
+    """The invitations of this device. Secrets are drawn from `rng`: let it be unpredictable."""
 
     signer: Signer
     genesis: Signed[Genesis]
@@ -87,6 +93,8 @@ class Admission:
         if len(self.chain) >= CHAIN_LENGTH_MAX:
             hint = "invite from a device nearer to the founder"
             return [_refused(request, "a certificate chain would grow too long", hint)]
+        if not wall_us:
+            return [_refused(request, "the wall clock is not known yet", "try again in a minute")]
         if not addresses:
             return [_refused(request, "this device listens nowhere", "start it with --listen")]
         cleanup = self._drop_expired(wall_us)
@@ -99,6 +107,7 @@ class Admission:
             roles=tuple(dict.fromkeys(invite.roles)),
             operator=invite.operator or self.chain[0].body.operator,
             uses=invite.uses,
+            made_wall_us=wall_us,
             expires_wall_us=expires_wall_us,
         )
         key = _key_of(secret)
@@ -136,24 +145,31 @@ class Admission:
             asked.request,
             JoinGranted(genesis=self.genesis, chain=self._chain_for(asked.peer, row)),
         )
-        if asked.peer in row.redeemed_by:
-            return [granted]
-        row = replace(row, redeemed_by=(*row.redeemed_by, asked.peer))
-        self._invitations[key] = row
+        if asked.peer not in row.redeemed_by:
+            row = replace(row, redeemed_by=(*row.redeemed_by, asked.peer))
+            self._invitations[key] = row
+        # Also when it was counted before: that may not be durable yet.
         return [Persist((Row(INVITATION_ROW, key, row),), (granted,))]
 
     def _refusal(self, row: InvitationRow | None, peer: PeerId, wall_us: int) -> JoinRefusal | None:
-        if not self._is_admin:
+        if not self._is_admin or len(self.chain) >= CHAIN_LENGTH_MAX:
             return JoinRefusal.NOT_ADMIN
         if row is None:
             return JoinRefusal.UNKNOWN
-        if row.expires_wall_us <= wall_us:
+        if not wall_us:
+            return JoinRefusal.BUSY
+        if not row.made_wall_us - _CLOCK_STEP_US <= wall_us < row.expires_wall_us:
             return JoinRefusal.EXPIRED
         if peer not in row.redeemed_by and len(row.redeemed_by) >= row.uses:
             return JoinRefusal.USED_UP
         return None
 
     def _chain_for(self, peer: PeerId, row: InvitationRow) -> Chain:
+        for position, link in enumerate(self.chain):
+            if link.body.subject == peer:
+                # It let this device in, if at a remove, and lost its papers: a chain that names it
+                # twice would lead nowhere.
+                return self.chain[position:]
         return issue_certificate(
             self.signer,
             mesh=self._mesh,

@@ -2,7 +2,9 @@
 
 The incarnation (Das et al. 2002, *SWIM*, section 4.2) rises with every start and is durable before
 anything is signed under it. A device that hears a higher one of its own lost its disk, or was
-restored from an old copy: it goes one higher still, so that nobody can roll its state back.
+restored from an old copy: it goes one higher still, so that nobody can roll its state back. Two
+devices that run with one key outbid each other so for ever, but not more often than every ten
+seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from wire.records import Capabilities, Presence, Record, RecordKind
 from wire.signed import Signed, Signer, encode_body, sign
 
 INCARNATION_ROW = "incarnation"
+INCARNATION_MAX = (1 << 63) - 1
+RAISE_EVERY_US = 10_000_000
 _KEY = b"own"
 
 
@@ -37,6 +41,11 @@ class IncarnationDurable:
     incarnation: int
 
 
+@dataclass(frozen=True, slots=True)
+class RaiseDue:
+    """Timer: go above what was heard meanwhile."""
+
+
 @dataclass(slots=True, kw_only=True)
 class OwnRecords:
     """Signs this device's records into its own directory; the caller spreads them."""
@@ -48,8 +57,10 @@ class OwnRecords:
     presence: Presence
     incarnation: int = 0
     sample: Sample = field(default_factory=Sample)
-    _is_durable: bool = False
+    _signing: int = 0  # the incarnation that is durable, 0 before the first
     _counter: int = 0
+    _heard: int = 0
+    _raised_us: int | None = None
     _published: Published | None = None
 
     def on_restarted(self, rows: list[IncarnationRow]) -> list[Effect]:
@@ -63,7 +74,7 @@ class OwnRecords:
         """Sign everything anew; return the records to spread."""
         if durable.incarnation != self.incarnation:
             return ()  # a higher one is on its way
-        self._is_durable = True
+        self._signing = durable.incarnation
         self._counter = 0
         records = [
             self._record(RecordKind.PRESENCE, encode_body(self.presence), now_us),
@@ -77,12 +88,23 @@ class OwnRecords:
             records.append(self._record(RecordKind.TELEMETRY, encode_body(self.sample), now_us))
         return tuple(records)
 
-    def on_own_record_heard(self, record: Record) -> list[Effect]:
+    def on_own_record_heard(self, record: Record, *, now_us: int) -> list[Effect]:
         """Somebody holds a word of ours that we do not know: go above it."""
-        if (record.incarnation, record.counter) <= (self.incarnation, self._counter):
+        counter = self._counter if self._is_durable else 0
+        if (record.incarnation, record.counter) <= (self.incarnation, counter):
             return []
-        trace = Trace("incarnation.raised", {"heard": record.incarnation, "own": self.incarnation})
-        return [trace, *self._begin(record.incarnation + 1)]
+        self._heard = max(self._heard, record.incarnation)
+        if self._raised_us is not None and now_us < self._raised_us + RAISE_EVERY_US:
+            return [SetTimer(RaiseDue(), self._raised_us + RAISE_EVERY_US - now_us)]
+        return self.on_raise_due(now_us=now_us)
+
+    def on_raise_due(self, *, now_us: int) -> list[Effect]:
+        """Go above the highest incarnation of ours that was heard."""
+        if self._heard < self.incarnation:
+            return []
+        self._raised_us = now_us
+        trace = Trace("incarnation.raised", {"heard": self._heard, "own": self.incarnation})
+        return [trace, *self._begin(self._heard + 1)]
 
     def on_addresses(
         self, addresses: tuple[str, ...], *, now_us: int
@@ -110,7 +132,11 @@ class OwnRecords:
         return (self.telemetry(sample, now_us=now_us),)
 
     def telemetry(self, sample: Sample, *, now_us: int) -> Signed[Record]:
-        """Return `sample` signed, as the newest telemetry of this device."""
+        """Return `sample` signed, as the newest telemetry of this device.
+
+        While a new incarnation is not durable it is signed under the one before it. Before the
+        first that is 0, which tells its receiver but outranks nothing that was ever said.
+        """
         self.sample = sample
         self._published = Published(sample=sample, at_us=now_us)
         return self._record(RecordKind.TELEMETRY, encode_body(sample), now_us)
@@ -121,10 +147,9 @@ class OwnRecords:
         return (self._record(RecordKind.PRESENCE, encode_body(self.presence), now_us),)
 
     def _begin(self, incarnation: int) -> list[Effect]:
-        self.incarnation = incarnation
-        self._is_durable = False
-        row = Row(INCARNATION_ROW, _KEY, IncarnationRow(incarnation=incarnation))
-        return [Persist((row,), (SetTimer(IncarnationDurable(incarnation), 0),))]
+        self.incarnation = min(incarnation, INCARNATION_MAX)
+        row = Row(INCARNATION_ROW, _KEY, IncarnationRow(incarnation=self.incarnation))
+        return [Persist((row,), (SetTimer(IncarnationDurable(self.incarnation), 0),))]
 
     def _record(self, kind: RecordKind, body: bytes, now_us: int) -> Signed[Record]:
         self._counter += 1
@@ -132,7 +157,7 @@ class OwnRecords:
             Record(
                 owner=self._own,
                 kind=str(kind),
-                incarnation=self.incarnation,
+                incarnation=self._signing,
                 counter=self._counter,
                 body=body,
             ),
@@ -140,6 +165,10 @@ class OwnRecords:
         )
         self.directory.merge(signed, self.chain, now_us=now_us)
         return signed
+
+    @property
+    def _is_durable(self) -> bool:
+        return self._signing == self.incarnation
 
     @property
     def _own(self) -> PeerId:

@@ -210,6 +210,7 @@ def test_unanswered_heartbeats_are_bounded(asked_count: int) -> None:
         bench.beat()
         bench.hear()
         tokens.append(bench.token)
+    assert len(bench.liveness._pulses[PEER].asked_us) == UNANSWERED_MAX
     for token in tokens:
         bench.answer(token)
     assert bench.measured().round_trips_count == UNANSWERED_MAX

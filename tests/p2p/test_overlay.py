@@ -432,7 +432,10 @@ def test_what_a_device_says_of_itself_comes_before_what_others_say() -> None:
 def test_addresses_of_one_device_are_bounded() -> None:
     bench = Bench()
     for number in range(40):
-        bench.see(PEER.peer, f"/ip4/192.0.2.{number}/tcp/1", source="invitation")
+        effects = bench.see(PEER.peer, f"/ip4/192.0.2.{number}/tcp/1", source="invitation")
+        for row in rows(effects):
+            assert isinstance(row.value, AddressRow)
+            assert len(row.value.addresses) <= ADDRESSES_MAX, "nobody could read the row"
     addresses = bench.overlay.addresses_of(PEER.peer)
     assert len(addresses) == ADDRESSES_MAX
     assert addresses[0] == "/ip4/192.0.2.39/tcp/1"
