@@ -17,7 +17,7 @@ from msgspec import Struct
 from p2p.conduct import Conduct, ConductSettings
 from p2p.errors import NetworkError, StreamBroken
 from p2p.framing import FrameReader
-from p2p.handshake import HANDSHAKE_BYTES_MAX, Handshake
+from p2p.handshake import Handshake
 from p2p.hosting import StreamHost, dialable
 from p2p.link import CarrySettings, Link
 from p2p.link_intake import Intake
@@ -186,7 +186,7 @@ class Links:
         return None
 
     async def _greet(self, stream: Stream) -> Link:
-        reader = FrameReader(stream, HANDSHAKE_BYTES_MAX)
+        reader = FrameReader(stream)
         link: Link | None = None
         is_told = False
         try:
@@ -228,7 +228,7 @@ class Links:
         )
 
     async def _answer(self, stream: Stream) -> Link | None:
-        reader = FrameReader(stream, HANDSHAKE_BYTES_MAX)
+        reader = FrameReader(stream)
         link: Link | None = None
         is_told = False
         try:

@@ -229,11 +229,20 @@ async def test_an_issuer_without_the_protocol_is_another_version(
 
 
 OTHER_MESH = small_mesh(3, nonce=9)
+OTHER_CHAIN = issue_certificate(
+    ISSUER.keys,
+    mesh=OTHER_MESH.id,
+    subject=NEWCOMER.peer,
+    roles=ALL_ROLES,
+    operator="home",
+    issuer_chain=OTHER_MESH.devices[0].chain,
+)
 
 
 @pytest.mark.parametrize(
     "granted",
     [
+        JoinGranted(genesis=OTHER_MESH.genesis, chain=OTHER_CHAIN),  # good papers, elsewhere
         replace(GRANTED, genesis=OTHER_MESH.genesis),
         replace(GRANTED, chain=MESH.devices[1].chain),  # another device's papers
         replace(GRANTED, chain=GRANTED.chain[:1]),
@@ -312,8 +321,10 @@ async def test_a_request_that_is_none_is_reset_and_reaches_nobody(
     desk = Desk()
     async with issuing(desk) as (_, newcomer):
         await newcomer.connect(ISSUER.peer, MANY)
+        began_s = trio.current_time()
         with pytest.raises(StreamBroken):
             await answer_to(newcomer, junk)
+        assert trio.current_time() - began_s < 1
         assert desk.asked == []
         assert await answer_to(newcomer, REQUEST) == GRANTED
 

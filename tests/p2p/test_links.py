@@ -10,12 +10,13 @@ import pytest
 import trio
 from msgspec.structs import replace
 from support.linked import CODEC, Linked, beats, hello_of, linking, wire_frame
-from support.memory_host import MemoryHost, MemoryNetwork, MemoryStream
+from support.memory_host import MemoryHost, MemoryNetwork, MemoryStream, memory_streams
 from support.meshes import keys_of, small_mesh
 from trio.testing import MockClock
 
 from p2p.framing import FrameReader, framed
-from p2p.link import CarrySettings
+from p2p.link import CarrySettings, Link
+from p2p.link_table import LinkTable
 from p2p.links import LINK_PROTOCOL_ID, LinkSettings
 from p2p.rate_limit import Rate
 from p2p.send_queue import QueueLimits
@@ -346,6 +347,49 @@ async def say_when_linked(one: Linked, other: Linked, count: int) -> None:
         await trio.sleep(0.0003)
 
 
+def bare_link(*, is_outbound: bool, established_s: float) -> Link:
+    stream, _ = memory_streams(SMALLER.peer, LARGER.peer)
+    return Link(
+        stream=stream,
+        reader=FrameReader(stream),
+        hello=hello_of(MESH, LARGER),
+        address="",
+        is_outbound=is_outbound,
+        established_s=established_s,
+        settings=CarrySettings(),
+    )
+
+
+@pytest.mark.parametrize("first_is_outbound", [True, False])
+async def test_what_waits_on_the_link_that_goes_leaves_on_the_one_that_stays(
+    first_is_outbound: bool,
+) -> None:
+    table = LinkTable(own=SMALLER.peer, race_s=20)
+    links = [
+        bare_link(is_outbound=is_outbound, established_s=established_s)
+        for established_s, is_outbound in enumerate((first_is_outbound, not first_is_outbound))
+    ]
+    table.put(links[0])
+    links[0].queue.push(b"waiting", Traffic.TASK, now_s=0)
+    assert table.put(links[1])
+    stays = table.get(LARGER.peer)
+    assert stays is not None
+    assert stays.is_outbound  # the smaller id dialled it
+    assert stays.queue.take(100) == framed(b"waiting")
+
+
+async def test_a_failed_dial_does_not_break_a_link_that_the_other_is_making(
+    autojump_clock: MockClock,
+) -> None:
+    async with stranger() as (device, other, _):
+        stream = await other.open_stream(device.peer, LINK_PROTOCOL_ID)
+        other.serve(LINK_PROTOCOL_ID, Stream.aclose, members_only=False)
+        await device.links.dial(other.peer, ["/ip4/192.0.2.1/tcp/1"])
+        assert kinds(device) == ["DialFailed"]
+        await stream.send_all(wire_frame(hello_of(MESH, LARGER)))
+        await device.wait_for(LinkUp)
+
+
 async def test_a_device_that_lost_its_link_dials_anew_and_both_hear_of_it(
     autojump_clock: MockClock,
 ) -> None:
@@ -461,6 +505,19 @@ async def test_a_reader_that_stands_still_ends_the_link_not_the_sender(
         assert a.links.peers == frozenset()
         b.may_emit.set()
         await b.wait_for(LinkDown)
+
+
+async def test_a_reader_that_stands_still_does_not_hold_up_the_stop(
+    autojump_clock: MockClock,
+) -> None:
+    net = MemoryNetwork(window_bytes=20_000)
+    async with linked(net=net) as (a, b):
+        b.may_emit = trio.Event()
+        for _ in range(20):
+            a.links.enqueue(b.peer, bulky(8_000))
+        await trio.sleep(1)
+        began_s = trio.current_time()
+    assert trio.current_time() - began_s < 4
 
 
 async def test_what_is_sent_to_nobody_is_counted(autojump_clock: MockClock) -> None:
