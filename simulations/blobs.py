@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
+from simulations.endpoint import Endpoint
 from simulations.engine import US_PER_S, Engine
-from simulations.network import Endpoint, Network
+from simulations.network import Network
 from simulations.paths import LANE_TRANSFER
 from wire.blobs import BlobRef, blob_ref
 from wire.events import TransferMeasured

@@ -44,6 +44,7 @@ class Disk:
         self.store = new_store()
         self.is_full = False
         self.on_durable: Callable[[Row], None] = _nothing
+        self.on_written: Callable[[], None] | None = None  # called once, by the next write
         self._durable: dict[tuple[str, bytes], Row] = {}
         self._unsynced: deque[tuple[Row, ...]] = deque()
 
@@ -55,6 +56,9 @@ class Disk:
     def write(self, rows: Sequence[Row]) -> None:
         """Take in rows that are lost or kept together."""
         self._unsynced.append(tuple(self._form.freeze(row) for row in rows))
+        on_written, self.on_written = self.on_written, None
+        if on_written is not None:
+            on_written()
 
     def sync_next(self) -> None:
         """Make the oldest write durable: writes are synced in the order they were made."""

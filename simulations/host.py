@@ -7,15 +7,14 @@ it is thawed, then everything that came meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from msgspec import Struct
-
 from simulations.blobs import BlobStore, Transfers
 from simulations.contents import Bench, Contents
+from simulations.device import Boot, Device, HostSettings, Node, NodeFactory
 from simulations.dht import Dht
 from simulations.disk import Disk, DiskFate
 from simulations.engine import Action, Engine
@@ -24,80 +23,20 @@ from simulations.gossipsub import publish
 from simulations.network import Network
 from simulations.sandbox import Workers
 from simulations.seeds import source
+from simulations.sensors import sample_of
 from simulations.trace import Field, TraceLog, summary
-from telemetry import SAMPLE_EVERY_US, Sample
+from telemetry import SAMPLE_EVERY_US
 from wire import effects as do
 from wire import events as on
 from wire.effects import Effect
 from wire.events import Event
-from wire.ids import MeshId, PeerId
-from wire.membership import Certificate, Genesis, mesh_id_of
+from wire.ids import PeerId
 from wire.messages import Hello
-from wire.signed import Signed, Signer, encode_body
+from wire.signed import encode_body
 
 CLOCK_ORIGIN_US_MAX = 30 * 86_400_000_000
 WALL_EPOCH_US = 1_800_000_000_000_000
 WALL_UNCERTAINTY_US = 1_000_000
-GIB = 1 << 30
-
-
-class Node(Protocol):
-    """What a host runs: `meshd.node.MeshNode`, or something with the same two sides."""
-
-    def hello(self) -> Hello:
-        """Return what the device says first on a link; asked for after the first event only."""
-        ...
-
-    def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
-        """Return what the node wants done."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """What a device has for life, whatever happens to its disk: key, papers, address."""
-
-    index: int
-    name: str
-    signer: Signer
-    genesis: Signed[Genesis]
-    chain: tuple[Signed[Certificate], ...]
-    network_key: bytes
-    addresses: tuple[str, ...]
-
-    @property
-    def peer(self) -> PeerId:
-        """The device's id."""
-        return self.signer.peer
-
-    @property
-    def mesh(self) -> MeshId:
-        """The mesh it belongs to."""
-        return mesh_id_of(self.genesis)
-
-
-class HostSettings(Struct, frozen=True, kw_only=True):
-    """How fast the parts of a device are, and which profile it is configured with."""
-
-    is_wide_area: bool = True  # profile `wan`: a second of round trip is still fast enough
-    sync_us: int = 2_000
-    sync_jitter_us: int = 2_000
-    workers_count: int = 2
-    load_us: int = 500
-    samples: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """One start of a device's process: what its node is made from."""
-
-    device: Device
-    number: int
-    seed: int
-    settings: HostSettings
-
-
-NodeFactory = Callable[[Boot], Node]
 
 
 class Observer(Protocol):
@@ -399,22 +338,3 @@ class SimulatedHost:
         sample = sample_of(self.around.seed, self.index, self.temperature_millicelsius)
         self.deliver(on.Sampled(encode_body(sample), sample.temperature_millicelsius))
         self.later(SAMPLE_EVERY_US, self._sample)
-
-
-def sample_of(seed: int, index: int, temperature_millicelsius: int) -> Sample:
-    """Return what a device's sensors show: drawn once per device, except its temperature."""
-    rng = source(seed, "sensors", index)
-    memory_bytes = rng.choice((2, 4, 8, 16)) * GIB
-    bandwidth = rng.choice((20, 100, 1_000)) * 1_000_000
-    return Sample(
-        cpu_idle_permille=rng.randrange(300, 1_000),
-        load_milli=rng.randrange(0, 2_000),
-        compute_score=rng.randrange(2_000, 20_000),
-        memory_total_bytes=memory_bytes,
-        memory_free_bytes=memory_bytes // 2,
-        disk_total_bytes=64 * GIB,
-        disk_free_bytes=32 * GIB,
-        network_up_bits_per_second=bandwidth,
-        network_down_bits_per_second=bandwidth,
-        temperature_millicelsius=temperature_millicelsius,
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshd.node import ROW_KINDS, MeshNode
 from meshd.settings import NodeSettings
-from simulations.host import Boot, Node
+from simulations.device import Boot, Node
 from simulations.seeds import source
 from simulations.world import Blueprint
 from telemetry import BreakerConfig

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
+from simulations.endpoint import Carrier, Endpoint
 from simulations.engine import Engine
 from simulations.paths import LANE_DIAL, LANE_MESSAGE, NetworkSettings, Paths
 from wire.errors import NotAMember
@@ -26,65 +26,6 @@ from wire.membership import check_chain
 from wire.messages import Hello, Message, Traffic
 
 DIAL_ROUND_TRIPS = 6
-
-
-class Carrier(Protocol):
-    """What becomes of a message between two devices: nothing, or encoding and decoding."""
-
-    def pack(self, message: Message) -> object:
-        """Return what travels."""
-        ...
-
-    def unpack(self, packed: object) -> Message | None:
-        """Return the message that arrives, None for one that this version does not know."""
-        ...
-
-
-class Endpoint(Protocol):
-    """A device, as the network sees it."""
-
-    @property
-    def peer(self) -> PeerId:
-        """The device's id."""
-        ...
-
-    @property
-    def index(self) -> int:
-        """The device's number in the simulation."""
-        ...
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """Where the device can be dialled."""
-        ...
-
-    @property
-    def boot(self) -> int:
-        """How many times its process has started."""
-        ...
-
-    @property
-    def is_powered(self) -> bool:
-        """Whether there is a device that could say that no process listens."""
-        ...
-
-    @property
-    def is_running(self) -> bool:
-        """Whether its process exists."""
-        ...
-
-    @property
-    def is_answering(self) -> bool:
-        """Whether its process exists and is not frozen."""
-        ...
-
-    def hello(self) -> Hello:
-        """Return its half of a handshake."""
-        ...
-
-    def deliver(self, event: Event) -> None:
-        """Let the device handle `event` now, or when it is thawed."""
-        ...
 
 
 @dataclass(eq=False, slots=True)

@@ -10,9 +10,10 @@ from typing import Literal, TypeAlias
 
 from msgspec import Struct
 
+from simulations.device import HostSettings
+from simulations.discovery import Discovery
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
-from simulations.host import HostSettings
 from simulations.paths import NetworkSettings
 from wire.membership import Role
 
@@ -75,6 +76,16 @@ class Crash(Struct, frozen=True, kw_only=True, tag_field="do", tag="crash"):
     restart_after_us: int | None = None
 
 
+class CrashWriting(Struct, frozen=True, kw_only=True, tag_field="do", tag="crash_writing"):
+    """A device's process ends between its next write and the sync of it, some time of the way."""
+
+    at_us: int
+    node: int
+    disk: DiskFate
+    way_permille: int
+    restart_after_us: int
+
+
 class Freeze(Struct, frozen=True, kw_only=True, tag_field="do", tag="freeze"):
     """A device's process stalls for a while."""
 
@@ -92,7 +103,7 @@ class FillDisk(Struct, frozen=True, kw_only=True, tag_field="do", tag="fill_disk
     free_after_us: int
 
 
-Step: TypeAlias = Submit | Split | Cut | Slow | Heal | Crash | Freeze | FillDisk
+Step: TypeAlias = Submit | Split | Cut | Slow | Heal | Crash | CrashWriting | Freeze | FillDisk
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -106,6 +117,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     network: NetworkSettings = NetworkSettings()
     host: HostSettings = HostSettings()
     roles: dict[int, tuple[Role, ...]] = {}
+    discovery: Discovery = Discovery.LAN
     exercises_wire: bool = False
     steps: tuple[Step, ...]
     settle_us: int = 120 * US_PER_S

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from msgspec import Struct
 
-from simulations.checks import AcceptedTask
+from simulations.aftermath import Aftermath
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
-from simulations.errors import InvariantBroken
+from simulations.errands import Errands
 from simulations.plan import (
     Crash,
+    CrashWriting,
     Cut,
     FillDisk,
     Freeze,
@@ -25,26 +25,14 @@ from simulations.plan import (
     Submit,
     Who,
 )
-from simulations.sandbox import Program
-from simulations.submission import Work, opened_output, work_of
-from simulations.world import Blueprint, Request, World, WorldSettings
-from wire.answers import (
-    Accepted,
-    ReceiptView,
-    RefusalCode,
-    Refused,
-    ResultView,
-    TaskView,
-)
-from wire.commands import GetReceipt, GetResult, GetTask, ListTasks, WaitBatch
+from simulations.world import Blueprint, World, WorldSettings
 from wire.tasks import OutcomeKind
 
 LOOK_EVERY_US = 20_000
 LOOK_US_MAX = 60 * US_PER_S
 VIEW_EVERY_US = 2 * US_PER_S
-VIEWS_MAX = 20
+FULL_MESH_MAX = 8  # so few devices link with all others
 CALM_US = 2 * US_PER_S
-ANSWER_US_MAX = 30 * US_PER_S
 
 
 class Report(Struct, frozen=True, kw_only=True):
@@ -62,12 +50,6 @@ class Report(Struct, frozen=True, kw_only=True):
     seen: dict[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Submitted:
-    request: Request
-    work: Work
-
-
 class Runner:
     """One run of a plan."""
 
@@ -80,14 +62,14 @@ class Runner:
                 network=plan.network,
                 host=plan.host,
                 roles=plan.roles,
+                discovery=plan.discovery,
                 exercises_wire=plan.exercises_wire,
                 repeat_with=repeat_with,
             ),
             blueprint,
         )
-        self._submitted: list[_Submitted] = []
+        self.errands = Errands(self.world)
         self._submitters = {step.node for step in plan.steps if isinstance(step, Submit)}
-        self._followers: dict[int, Request] = {}
         self._steps_left = 0
         self._executor: int | None = None
 
@@ -97,18 +79,22 @@ class Runner:
         self._steps_left = len(self.plan.steps)
         for step in self.plan.steps:
             self._at(step.at_us, partial(self._begin, step, step.at_us + LOOK_US_MAX))
-        self._at(VIEW_EVERY_US, self._look_at_tasks)
+        self._at(VIEW_EVERY_US, self._look)
         bound_us = max((step.at_us for step in self.plan.steps), default=0) + 2 * LOOK_US_MAX
         self.world.run_until(
             lambda: self._steps_left == 0, within_us=bound_us, what="every step to be done"
         )
         self._mend()
         self.world.run_until(
-            self._is_settled, within_us=self.plan.settle_us, what="every task to be decided"
+            self.errands.is_settled, within_us=self.plan.settle_us, what="every task to be decided"
         )
+        if self.plan.node_count <= FULL_MESH_MAX:
+            self.world.run_until(
+                self._is_whole, within_us=self.plan.settle_us, what="L1: everybody linked again"
+            )
         self.world.run_for(CALM_US)  # an outcome is durable a moment before its node says so
         with self.world.explained():
-            self._check_answers()
+            Aftermath(self.world, self.errands).check()
         return self._report()
 
     # Steps.
@@ -150,7 +136,7 @@ class Runner:
         world = self.world
         match step:
             case Submit():
-                self._submit(step)
+                self.errands.submit(step)
             case Split():
                 world.split(*step.groups)
                 self._after(step.heal_after_us, world.heal)
@@ -163,18 +149,13 @@ class Runner:
                 world.heal()
             case Crash():
                 self._crash(step)
+            case CrashWriting():
+                self._crash_writing(step)
             case Freeze():
                 self._freeze(step)
             case FillDisk():
                 world.fill_disk(step.node)
                 self._after(step.free_after_us, partial(self._free_disk, step.node))
-
-    def _submit(self, step: Submit) -> None:
-        if not self.world.hosts[step.node].is_answering:
-            return
-        program = Program(work_us=step.work_us, output_bytes=step.output_bytes)
-        work = work_of(step.count, program)
-        self._submitted.append(_Submitted(self.world.submit(step.node, work), work))
 
     def _crash(self, step: Crash) -> None:
         node = self._node(step.who)
@@ -182,6 +163,24 @@ class Runner:
             return
         self.world.crash(node, step.disk)
         self._after(step.restart_after_us, partial(self._restart, node))
+
+    def _crash_writing(self, step: CrashWriting) -> None:
+        crash = Crash(
+            at_us=0, who=step.node, disk=step.disk, restart_after_us=step.restart_after_us
+        )
+        delay_us = self.plan.host.sync_us * step.way_permille // 1_000
+        disk = self.world.hosts[step.node].disk
+
+        def written() -> None:
+            self._after(delay_us, partial(self._crash, crash))
+
+        def give_up() -> None:
+            """It wrote nothing all the time."""
+            if disk.on_written is written:
+                disk.on_written = None
+
+        disk.on_written = written
+        self._after(LOOK_US_MAX, give_up)
 
     def _freeze(self, step: Freeze) -> None:
         node = self._node(step.who)
@@ -218,95 +217,23 @@ class Runner:
             self._thaw(host.index)
             self._restart(host.index)
 
-    # What became of the tasks.
+    # What became of it.
 
-    def _look_at_tasks(self) -> None:
-        """Ask for the tasks now and then: the checks compare what is answered over time."""
-        for node in sorted(self._submitters):
-            if self.world.hosts[node].is_answering:
-                self.world.ask(node, ListTasks(limit=VIEWS_MAX))
-        for submitted in self._submitted:
-            self._follow(submitted)
-        self.world.engine.after(VIEW_EVERY_US, self._look_at_tasks)
+    def _look(self) -> None:
+        self.errands.look()
+        self.world.engine.after(VIEW_EVERY_US, self._look)
 
-    def _follow(self, submitted: _Submitted) -> None:
-        """Wait for a batch that was accepted, again if the device died meanwhile."""
-        accepted, node = submitted.request.last, submitted.request.node
-        follower = self._followers.get(submitted.request.number)
-        is_followed = follower is not None and not follower.is_lost
-        is_there = self.world.hosts[node].is_answering
-        if isinstance(accepted, Accepted) and is_there and not is_followed:
-            request = self.world.ask(node, WaitBatch(accepted.tasks[0]))
-            self._followers[submitted.request.number] = request
-
-    def _kept(self) -> list[AcceptedTask]:
-        """Return the accepted tasks whose store was not lost."""
-        stores = [host.disk.store for host in self.world.hosts]
-        return [one for one in self.world.checks.accepted if stores[one.host] == one.store]
-
-    def _is_settled(self) -> bool:
-        outcomes = self.world.checks.register.outcomes
-        is_open = any(
-            not one.request.is_done and not one.request.is_lost for one in self._submitted
-        )
-        return not is_open and all(
-            (one.task.batch, one.task.index) in outcomes for one in self._kept()
-        )
-
-    def _answer(self, request: Request) -> object:
-        if request.last is None:
-            self.world.run_until(
-                lambda: request.last is not None,
-                within_us=ANSWER_US_MAX,
-                what=f"device {request.node} to answer",
-            )
-        return request.last
-
-    def _check_answers(self) -> None:
-        """S1: every accepted task is known where it was accepted, with the right output.
-
-        A store that was lost knows nothing of its tasks, and says so.
-        """
-        for follower in self._followers.values():
-            if not follower.is_done and not follower.is_lost:
-                raise InvariantBroken(f"L2: device {follower.node} lets {follower.number} wait")
-        kept = set(self._kept())
-        for one in self.world.checks.accepted:
-            view = self._answer(self.world.ask(one.host, GetTask(str(one.task))))
-            if one in kept:
-                self._check_kept(one, view)
-            elif not (isinstance(view, Refused) and view.code is RefusalCode.NOT_FOUND):
-                raise InvariantBroken(f"S1: {one.task} was lost with its store, yet: {view}")
-
-    def _check_kept(self, one: AcceptedTask, view: object) -> None:
-        if not isinstance(view, TaskView) or not view.is_decided:
-            raise InvariantBroken(f"S1: {one.task} was accepted, and now: {view}")
-        if view.outcome == OutcomeKind.RESULT:
-            receipt = self._answer(self.world.ask(one.host, GetReceipt(view.id)))
-            if not isinstance(receipt, ReceiptView):
-                raise InvariantBroken(f"S3: {view.id} has a result and no receipt: {receipt}")
-            self._check_output(one, view)
-
-    def _check_output(self, one: AcceptedTask, view: TaskView) -> None:
-        result = self._answer(self.world.ask(one.host, GetResult(view.id)))
-        if not isinstance(result, ResultView):
-            raise InvariantBroken(f"S1: {view.id} has a result and does not give it: {result}")
-        output = opened_output(self.world.hosts[one.host], result)
-        if output != self._expected_output(view):
-            raise InvariantBroken(f"S3: {view.id} put out something else than its program does")
-
-    def _expected_output(self, view: TaskView) -> bytes:
-        for submitted in self._submitted:
-            accepted = submitted.request.last
-            if isinstance(accepted, Accepted) and view.id in accepted.tasks:
-                return submitted.work.expected_output(view.index)
-        raise InvariantBroken(f"S1: {view.id} was never accepted")
+    def _is_whole(self) -> bool:
+        """L1: whether the mesh has grown together again."""
+        others_count = self.plan.node_count - 1
+        neighbours = (self.world.network.neighbours(host.peer) for host in self.world.hosts)
+        return all(len(linked) == others_count for linked in neighbours)
 
     def _report(self) -> Report:
         world = self.world
         kinds = [
             world.checks.register.outcomes[one.task.batch, one.task.index].kind
-            for one in self._kept()
+            for one in self.errands.kept()
         ]
         complete_count = sum(kind is OutcomeKind.RESULT for kind in kinds)
         seen = world.trace.counts + world.checks.seen + world.network.counts
@@ -315,7 +242,7 @@ class Runner:
             digest=world.trace.digest(),
             events_count=world.engine.events_count,
             virtual_us=world.engine.now_us,
-            submitted_count=sum(len(one.work.inputs) for one in self._submitted),
+            submitted_count=sum(len(one.work.inputs) for one in self.errands.submitted),
             accepted_count=len(world.checks.accepted),
             complete_count=complete_count,
             failed_count=len(kinds) - complete_count,

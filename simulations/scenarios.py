@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
 
+from simulations.device import HostSettings
+from simulations.discovery import Discovery
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.errors import BadScenario
-from simulations.host import HostSettings
 from simulations.paths import NetworkSettings
 from simulations.plan import (
     SUBMITTER_ROLES,
     Crash,
+    CrashWriting,
     Cut,
     FillDisk,
     Freeze,
@@ -180,6 +182,7 @@ def _random(seed: int) -> Plan:
             sync_us=rng.choice((100, 2_000, 50_000)), workers_count=rng.randrange(1, 5)
         ),
         roles={node: SUBMITTER_ROLES for node in workless if node != 0},
+        discovery=rng.choice((Discovery.LAN, Discovery.SEEDS)),
         steps=(*submissions, *faults),
         settle_us=300 * US_PER_S,
     )
@@ -203,6 +206,14 @@ def _random_fault(rng: Random, node_count: int) -> Step:
         return Slow(at_us=at_us, node=node, extra_us=rng.choice((100_000, 400_000)))
     if kind == 4:
         return FillDisk(at_us=at_us, node=node, free_after_us=a_while_us)
+    if kind == 5:
+        return CrashWriting(
+            at_us=at_us,
+            node=node,
+            disk=rng.choice((DiskFate.KEEP, DiskFate.LOSE_UNSYNCED)),
+            way_permille=rng.randrange(1_000),
+            restart_after_us=a_while_us,
+        )
     fate = rng.choice((DiskFate.KEEP, DiskFate.KEEP, DiskFate.LOSE_UNSYNCED, DiskFate.LOSE_ALL))
     return Crash(
         at_us=at_us,

@@ -7,7 +7,6 @@ whether two runs were the same.
 from __future__ import annotations
 
 import contextlib
-import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,14 +18,16 @@ from simulations.blobs import Transfers
 from simulations.carriage import ByReference, EncodedRows, OverTheWire
 from simulations.checks import Budget, Checks
 from simulations.crypto import Ed25519Maker, StandInMaker
+from simulations.device import Device, HostSettings, NodeFactory
 from simulations.dht import Dht
+from simulations.discovery import Discovery
 from simulations.disk import Disk, DiskFate, RowForm
 from simulations.engine import US_PER_S, Engine
 from simulations.errors import InvariantBroken, NotReached, SimulationError
-from simulations.host import Device, HostSettings, NodeFactory, SimulatedHost, Surroundings
+from simulations.founding import founded_devices, store_ids
+from simulations.host import SimulatedHost, Surroundings
 from simulations.network import Network
 from simulations.paths import NetworkSettings
-from simulations.seeds import derived_bytes
 from simulations.submission import Work, submit_command
 from simulations.trace import WORLD, Field, TraceLog, summary
 from wire.answers import Answer
@@ -34,28 +35,17 @@ from wire.commands import Command
 from wire.effects import Answer as AnswerEffect
 from wire.effects import AnswerJoin, Effect
 from wire.events import Asked, AskedNoMore, Event, JoinAsked, PeerSeen, Stopping
-from wire.ids import PeerId, StoreId
+from wire.ids import PeerId
 from wire.membership import (
-    ALL_ROLES,
     JoinGranted,
     JoinRefused,
     JoinRequest,
     Role,
-    found_mesh,
-    issue_certificate,
-    mesh_id_of,
 )
 
 ANNOUNCE_FIRST_US = 100_000
 ANNOUNCE_EVERY_US = 30 * US_PER_S
 SEEDS_COUNT = 2
-
-
-class Discovery(enum.StrEnum):
-    """How devices hear of each other's addresses."""
-
-    LAN = "lan"  # everybody is heard by all it can reach, as with mDNS
-    SEEDS = "seeds"  # at each start a device knows two others, as from an invitation
 
 
 class WorldSettings(Struct, frozen=True, kw_only=True):
@@ -125,11 +115,11 @@ class World:
         form = RowForm()
         if settings.exercises_wire:
             form = EncodedRows(blueprint.row_kinds, maker.verifier)
-        devices = _devices(settings, maker)
+        devices = founded_devices(settings.seed, settings.node_count, settings.roles, maker)
         self.hosts = [self._host(device, blueprint.factory, form) for device in devices]
 
     def _host(self, device: Device, factory: NodeFactory, form: RowForm) -> SimulatedHost:
-        stores = _stores(self.settings.seed, device.index)
+        stores = store_ids(self.settings.seed, device.index)
         host = SimulatedHost(
             device,
             self._around,
@@ -341,46 +331,3 @@ class World:
 
     def _note(self, fault: str, fields: Mapping[str, Field]) -> None:
         self.trace.add(self.engine.now_us, WORLD, fault, fields)
-
-
-def _devices(settings: WorldSettings, maker: Ed25519Maker | StandInMaker) -> list[Device]:
-    """Found a mesh and let every device in, the first being the founder."""
-    seed = settings.seed
-    signers = [maker.make(derived_bytes(seed, "key", node)) for node in range(settings.node_count)]
-    founder = signers[0]
-    genesis, founder_chain = found_mesh(
-        founder,
-        operator="operator-0",
-        recovery_key=maker.make(derived_bytes(seed, "recovery key")).peer,
-        nonce=derived_bytes(seed, "genesis", length=16),
-    )
-    network_key = derived_bytes(seed, "network key")
-    devices = []
-    for node, signer in enumerate(signers):
-        issued = issue_certificate(
-            founder,
-            mesh=mesh_id_of(genesis),
-            subject=signer.peer,
-            roles=settings.roles.get(node, ALL_ROLES),
-            operator=f"operator-{node}",
-            issuer_chain=founder_chain,
-        )
-        device = Device(
-            index=node,
-            name=f"device-{node}",
-            signer=signer,
-            genesis=genesis,
-            chain=issued if node > 0 else founder_chain,
-            network_key=network_key,
-            addresses=(f"/ip4/10.{node >> 16}.{node >> 8 & 255}.{node & 255}/tcp/4001",),
-        )
-        devices.append(device)
-    return devices
-
-
-def _stores(seed: int, node: int) -> Iterator[StoreId]:
-    """Yield the ids of a device's stores: a new one whenever its disk is lost."""
-    number = 0
-    while True:
-        yield StoreId(derived_bytes(seed, "store", node, number, length=16))
-        number += 1

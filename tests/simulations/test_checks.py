@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from scheduler.batch import BATCH_ROW, DECISION_ROW
 from simulations.checks import LATER_STATES, Budget
+from simulations.device import Boot, Node
 from simulations.errors import InvariantBroken, SimulationError
-from simulations.host import Boot, Node
 from simulations.mesh_node import MESH_NODE
 from simulations.plan import Plan
 from simulations.runner import Runner

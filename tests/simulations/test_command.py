@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from simulations import __main__ as command
-from simulations.host import Boot, Node
+from simulations.device import Boot, Node
 from simulations.mesh_node import MESH_NODE
 from simulations.scenarios import SCENARIOS
 from simulations.world import Blueprint

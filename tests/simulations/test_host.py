@@ -7,11 +7,12 @@ from msgspec import Struct
 from support.scripted_nodes import Stage
 
 from simulations.crypto import seal_repeatably
+from simulations.discovery import Discovery
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.errors import InvariantBroken, NodeRaised, UnknownEffect
 from simulations.sandbox import Program, module_of, output_of
-from simulations.world import Discovery, WorldSettings
+from simulations.world import WorldSettings
 from wire.answers import RefusalCode, Refused
 from wire.blobs import BlobRef, blob_ref
 from wire.commands import GetStatus

@@ -5,10 +5,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 from support.scripted_nodes import Stage
 
+from simulations.discovery import Discovery
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.paths import NetworkSettings
-from simulations.world import Discovery, WorldSettings
+from simulations.world import WorldSettings
 from wire.effects import Dial, Hangup, Send
 from wire.events import Congested, DialFailed, Drained, LinkDown, LinkUp, Received
 from wire.messages import Heartbeat, Traffic

@@ -12,9 +12,9 @@ import pytest
 from msgspec.structs import replace
 
 from simulations.__main__ import repeat_with
+from simulations.device import HostSettings
 from simulations.engine import US_PER_S
 from simulations.errors import BadScenario
-from simulations.host import HostSettings
 from simulations.mesh_node import MESH_NODE
 from simulations.paths import NetworkSettings
 from simulations.plan import SUBMITTER_ROLES, Plan, Split, Submit

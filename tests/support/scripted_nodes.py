@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from simulations.host import Boot, Device, Node
+from simulations.device import Boot, Device, Node
 from simulations.world import Blueprint, World, WorldSettings
 from wire.effects import Dial, Effect, Persist, Row, Send, SetTimer, Trace
 from wire.events import (

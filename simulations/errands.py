@@ -1,0 +1,79 @@
+"""What people ask for during a run, and who waits for what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from simulations.checks import AcceptedTask
+from simulations.plan import Submit
+from simulations.sandbox import Program
+from simulations.submission import Work, work_of
+from simulations.world import Request, World
+from wire.answers import Accepted
+from wire.commands import ListTasks, WaitBatch
+
+VIEWS_MAX = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A batch that was submitted, whatever came of it."""
+
+    request: Request
+    work: Work
+
+
+class Errands:
+    """The submissions of a run."""
+
+    def __init__(self, world: World) -> None:
+        self.submitted: list[Submitted] = []
+        self.followers: dict[int, Request] = {}
+        self._world = world
+
+    def submit(self, step: Submit) -> None:
+        """Submit a batch, if there is somebody to ask."""
+        if self._world.hosts[step.node].is_answering:
+            program = Program(work_us=step.work_us, output_bytes=step.output_bytes)
+            work = work_of(step.count, program)
+            self.submitted.append(Submitted(self._world.submit(step.node, work), work))
+
+    def look(self) -> None:
+        """Ask for the tasks: the checks compare what is answered over time."""
+        nodes = {submitted.request.node for submitted in self.submitted}
+        for node in sorted(nodes):
+            if self._world.hosts[node].is_answering:
+                self._world.ask(node, ListTasks(limit=VIEWS_MAX))
+        for submitted in self.submitted:
+            self._follow(submitted)
+
+    def kept(self) -> list[AcceptedTask]:
+        """Return the accepted tasks whose store was not lost."""
+        stores = [host.disk.store for host in self._world.hosts]
+        return [one for one in self._world.checks.accepted if stores[one.host] == one.store]
+
+    def is_settled(self) -> bool:
+        """Say whether every submission is answered and every task that is kept is decided."""
+        outcomes = self._world.checks.register.outcomes
+        requests = [submitted.request for submitted in self.submitted]
+        return all(request.is_done or request.is_lost for request in requests) and all(
+            (one.task.batch, one.task.index) in outcomes for one in self.kept()
+        )
+
+    def expected_output(self, task: str, index: int) -> bytes:
+        """Return what an accepted task must put out. Raises LookupError for another."""
+        for submitted in self.submitted:
+            accepted = submitted.request.last
+            if isinstance(accepted, Accepted) and task in accepted.tasks:
+                return submitted.work.expected_output(index)
+        raise LookupError(f"{task} was never accepted")
+
+    def _follow(self, submitted: Submitted) -> None:
+        """Wait for a batch that was accepted, again if the device died meanwhile."""
+        accepted, node = submitted.request.last, submitted.request.node
+        follower = self.followers.get(submitted.request.number)
+        is_followed = follower is not None and not follower.is_lost
+        is_there = self._world.hosts[node].is_answering
+        if isinstance(accepted, Accepted) and is_there and not is_followed:
+            request = self._world.ask(node, WaitBatch(accepted.tasks[0]))
+            self.followers[submitted.request.number] = request
