@@ -12,10 +12,10 @@ from meshd.control_frames import Frame
 
 _STATUS_TEXTS = {
     "trapped": "the program trapped",
-    "out_of_fuel": "the program used up its fuel",
-    "out_of_memory": "the program used up its memory",
-    "out_of_time": "the program ran longer than it may",
-    "out_of_output": "the program put out more than it may",
+    "out_of_fuel": "the program ran out of fuel",
+    "out_of_memory": "the program ran out of memory",
+    "out_of_time": "the program ran out of time",
+    "out_of_output": "the program put out too much",
 }
 _STATUS_HINTS = {
     "out_of_fuel": "give it more with --fuel",
@@ -81,8 +81,8 @@ def outcome_text(view: Frame) -> str:
         text = f"the program exited with {view['exit_code']}"
     else:
         text = _STATUS_TEXTS.get(view["status"], str(view["status"])) + _because(view["detail"])
-    where = f" on {view['executor_name']}" if view["executor_name"] else ""
-    return f"{text}{where} after {_run_time(view['run_us'])}"
+    where = f"on {view['executor_name']} " if view["executor_name"] else ""
+    return f"{text} ({where}after {_run_time(view['run_us'])})"
 
 
 def explain_end(view: Frame) -> int:

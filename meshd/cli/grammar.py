@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from typing import ClassVar, NoReturn, TypeAlias
 
 import click
 
+from meshd.cli import bounds
 from meshd.cli.exits import Exit, TaskExit, exit_of_error
 from meshd.cli.output import note, plain, print_json, wants_colour
 from meshd.client import ControlClient
@@ -156,6 +158,20 @@ def pairs(
             raise click.BadParameter(text, ctx=ctx, param=parameter)
         found[name] = rest
     return found
+
+
+def capabilities(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return capabilities as they are asked for; their kinds are up to the mesh."""
+    for value in values:
+        if not re.fullmatch(r"[a-z]+:\S+", value) or len(value) > bounds.CAPABILITY_LETTERS_MAX:
+            text = f"{value!r} is no capability: write it as cpu:4, mem:4GiB or label:room=hall"
+            raise click.BadParameter(text, ctx=ctx, param=parameter)
+    if len(values) > bounds.CAPABILITIES_MAX:
+        text = f"at most {bounds.CAPABILITIES_MAX} capabilities can be asked for at once"
+        raise click.BadParameter(text, ctx=ctx, param=parameter)
+    return values
 
 
 def session_of(ctx: click.Context) -> Session:

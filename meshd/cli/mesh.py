@@ -9,6 +9,7 @@ from meshd.cli.exits import Exit
 from meshd.cli.grammar import (
     MeshCommand,
     Session,
+    capabilities,
     duration_us,
     examples,
     pass_session,
@@ -114,7 +115,7 @@ def peer(session: Session, peer: str) -> int:
         "meshctl find label:camera=front --via dht",
     ),
 )
-@click.argument("capabilities", metavar="CAPABILITY...", nargs=-1, required=True)
+@click.argument("wanted", metavar="CAPABILITY...", nargs=-1, required=True, callback=capabilities)
 @click.option(
     "--via",
     type=click.Choice(["any", "local", "dht"]),
@@ -122,10 +123,10 @@ def peer(session: Session, peer: str) -> int:
     help="Ask this device's directory, the DHT, or one after the other (any, the default).",
 )
 @pass_session
-def find(session: Session, capabilities: tuple[str, ...], via: str) -> int:
+def find(session: Session, wanted: tuple[str, ...], via: str) -> int:
     """Find devices that provide every CAPABILITY. Exits with 1 if none does."""
     with session.connect() as client:
-        answer = client.ask({"command": "find", "capabilities": capabilities, "via": via})
+        answer = client.ask({"command": "find", "capabilities": wanted, "via": via})
     found = answer["peers"]
     if session.is_json:
         print_json(answer)
@@ -133,7 +134,7 @@ def find(session: Session, capabilities: tuple[str, ...], via: str) -> int:
         print_table(PEER_COLUMNS, map(peer_row, found))
         note(f"answered by: {answer['source']}")
     else:
-        note(f"no device provides {' '.join(capabilities)} (asked: {answer['source']})")
+        note(f"no device provides {' '.join(wanted)} (asked: {answer['source']})")
         print_closest(answer["closest"])
     return Exit.DONE if found else Exit.NO
 
@@ -302,9 +303,9 @@ def _telemetry_age(age_us: int | None) -> str | None:
 
 
 def _storage(storage: Frame) -> str:
-    return ", ".join(
-        f"{name.removesuffix('_bytes').replace('_', ' ')} {rough_bytes(value)}"
-        if name.endswith("_bytes")
-        else f"{name.replace('_', ' ')} {value}"
-        for name, value in storage.items()
-    )
+    parts = []
+    for name, value in storage.items():
+        words = name.split("_")
+        shown = rough_bytes(value) if "bytes" in words else value
+        parts.append(f"{' '.join(word for word in words if word != 'bytes')} {shown}")
+    return ", ".join(parts)

@@ -14,6 +14,7 @@ from meshd.cli.following import Interrupted, explain_end, follow_task, interrupt
 from meshd.cli.grammar import (
     Session,
     TaskCommand,
+    capabilities,
     duration_us,
     examples,
     pairs,
@@ -100,6 +101,7 @@ def _complete_module(
     "requirements",
     metavar="CAPABILITY",
     multiple=True,
+    callback=capabilities,
     help="What a device must provide, such as mem:4GiB; repeatable.",
 )
 @click.option("--type", "node_type", metavar="NAME", help="The type a device must be of.")

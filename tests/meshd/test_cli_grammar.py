@@ -25,7 +25,8 @@ from wire.answers import RefusalCode, Refused
 from wire.commands import GetPeer, GetStatus, Invite, ListPeers, ListTasks, Submit
 from wire.limits import CONTENT_BYTES_MAX, MODULE_BYTES_MAX, Limits
 from wire.membership import Role
-from wire.tasks import Durability, Strategy
+from wire.tasks import REQUIREMENTS_MAX, Durability, Strategy
+from wire.text import CapabilityKey
 
 COMMANDS = [
     pytest.param(group, name, id=f"{group.name} {name}")
@@ -142,6 +143,9 @@ def test_without_a_daemon_every_command_says_so(
         (["peer"], 2),
         (["find"], 2),
         (["find", "cpu:4", "--via", "pigeon"], 2),
+        (["find", "Bad"], 2),
+        (["find", "a:b c"], 2),
+        (["find", *(f"cpu:{count}" for count in range(17))], 2),
         (["invite", "--ttl", "soon"], 2),
         (["invite", "--ttl", "0"], 2),
         (["invite", "--uses", "0"], 2),
@@ -157,6 +161,7 @@ def test_without_a_daemon_every_command_says_so(
         (["submit", "x.wasm", "--timeout", "2h"], 100),
         (["submit", "x.wasm", "--fuel", "0"], 100),
         (["submit", "x.wasm", "--env", "novalue"], 100),
+        (["submit", "x.wasm", "--require", "gpu"], 100),
         (["submit", "x.wasm", "--strategy", "luck"], 100),
         (["submit", "--memroy", "1MiB", "x.wasm"], 100),
         (["submit", "x.wasm", "--memroy", "1MiB"], 100),
@@ -268,7 +273,11 @@ def test_completion_without_a_daemon_offers_nothing_and_says_nothing(tmp_path: P
 
 def meta_of(struct: type, field: str) -> Meta:
     """Return the bounds that a field of the wire has."""
-    hint = get_type_hints(struct, include_extras=True)[field]
+    return meta_of_hint(get_type_hints(struct, include_extras=True)[field])
+
+
+def meta_of_hint(hint: object) -> Meta:
+    """Return the bounds in an annotated type."""
     found = [extra for extra in get_args(hint) if isinstance(extra, Meta)]
     return found[0]
 
@@ -288,6 +297,8 @@ def test_the_bounds_are_those_of_the_wire() -> None:
     assert bounds.MODULE_BYTES_MAX == MODULE_BYTES_MAX
     assert bounds.OUTPUT_BYTES_MAX == CONTENT_BYTES_MAX
     assert bounds.INPUT_BYTES_MAX == CONTENT_BYTES_MAX - INVOCATION_EXTRA_BYTES
+    assert bounds.CAPABILITIES_MAX == REQUIREMENTS_MAX
+    assert meta_of_hint(CapabilityKey).max_length == bounds.CAPABILITY_LETTERS_MAX
     assert bounds.RECEIPT_BYTES_MAX == RECEIPT_FILE_BYTES_MAX
 
 

@@ -173,16 +173,16 @@ def test_bytes_that_are_no_text_come_through(node: ScriptedNode, home: Path, mod
     ("view", "exit_code", "message"),
     [
         (task_view(exit_code=3), 3, ""),
-        (task_view(exit_code=200), 99, "the program exited with 200 on kitchen after 12.3ms"),
+        (task_view(exit_code=200), 99, "the program exited with 200 (on kitchen after 12.3ms)"),
         (
             task_view(status="trapped", exit_code=None, detail="unreachable"),
             104,
-            "the program trapped: unreachable on kitchen",
+            "the program trapped: unreachable (on kitchen after",
         ),
-        (task_view(status="out_of_fuel"), 105, "used up its fuel"),
-        (task_view(status="out_of_memory"), 106, "used up its memory"),
-        (task_view(status="out_of_time"), 107, "ran longer than it may"),
-        (task_view(status="out_of_output"), 104, "put out more than it may"),
+        (task_view(status="out_of_fuel"), 105, "ran out of fuel"),
+        (task_view(status="out_of_memory"), 106, "ran out of memory"),
+        (task_view(status="out_of_time"), 107, "ran out of time"),
+        (task_view(status="out_of_output"), 104, "put out too much"),
     ],
 )
 def test_how_the_program_ended_is_our_exit_code(
@@ -341,7 +341,7 @@ def test_wait_exits_as_submit_would_have(node: ScriptedNode, home: Path) -> None
     ends_with(node, task_view(status="out_of_fuel", exit_code=None))
     result = run_in_process(meshctl, home, "wait", "mrrw")
     assert result.exit_code == 105
-    assert result.stdout == "the program used up its fuel on kitchen after 12.3ms\n"
+    assert result.stdout == "the program ran out of fuel (on kitchen after 12.3ms)\n"
     assert node.asked == [WaitTask("mrrw")]
     as_json = run_in_process(meshctl, home, "wait", "mrrw", "--output", "json")
     assert (as_json.exit_code, json_of(as_json)["status"]) == (105, "out_of_fuel")
