@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from wire.errors import MalformedFrame
+from wire.strict import decode_strictly
 
 GPUS_MAX = 8
 GPU_NAME_CHARACTERS_MAX = 64
@@ -130,10 +130,7 @@ def encode_sample(sample: Sample) -> bytes:
 
 def decode_sample(body: bytes) -> Sample:
     """Return the sample in an untrusted record's `body`. Raises MalformedFrame and nothing else."""
-    try:
-        return _decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedFrame(f"telemetry: {error}") from error
+    return decode_strictly(_decoder, body, "telemetry")
 
 
 def bucketed(sample: Sample) -> Buckets:
