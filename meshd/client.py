@@ -131,15 +131,23 @@ class ControlClient:
         """Run `module` once for each of `tasks`; return the `accepted` answer.
 
         `options` are the fields of `wire.commands.Submit` beside module, tasks and key. Raises
-        CommandRefused, ContactLost, or NotConfirmed if the daemon went away when it had everything.
+        CommandRefused; NoDaemon if the daemon went away before it had everything, so that nothing
+        was submitted; NotConfirmed if it did so afterwards.
         """
         self._socket.settimeout(ANSWER_TIMEOUT_S)
         heads = [task.head() for task in tasks]
-        self._send({"command": "submit", "module_bytes": len(module), "tasks": heads, **options})
-        self._await_proceed("module")
-        self._upload([module])
-        self._await_proceed("inputs")
-        self._upload([task.stdin for task in tasks])
+        head = {"command": "submit", "module_bytes": len(module), "tasks": heads, **options}
+        try:
+            self._send(head)
+            self._await_proceed("module")
+            self._upload([module])
+            self._await_proceed("inputs")
+            self._upload([task.stdin for task in tasks])
+        except ContactLost as error:
+            raise NoDaemon(
+                f"{error}, before it had the whole task",
+                hint="nothing was submitted: submit again when it runs",
+            ) from error
         try:
             return _last(self._answers(_ignore))
         except ContactLost as error:

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,8 @@ from support.commands import command_line, process_environment, run_process, run
 from support.control_node import KEYS, MODULE, ScriptedNode, serving_in_thread
 
 from meshd.batch_content import BatchContent
+from meshd.control_frames import encode_frame
+from meshd.home import control_socket_path
 from wire.answers import ResultView
 from wire.commands import GetResult, GetStatus, ListPeers, Submit, WaitTask
 
@@ -175,6 +178,32 @@ def test_a_daemon_that_dies_while_a_task_is_awaited_is_lost_contact(
         stdout, stderr = process.communicate(timeout=10)
     assert (process.returncode, stdout) == (110, b"")
     assert stderr.startswith(b"meshctl: the daemon went away\n  the task goes on: ")
+
+
+def test_a_daemon_that_dies_during_an_upload_is_told_and_is_no_broken_pipe(
+    tmp_path: Path, module: str
+) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(control_socket_path(tmp_path)))
+    listener.listen()
+    (tmp_path / "input").write_bytes(bytes(8_000_000))
+    words = ["submit", module, "--input", str(tmp_path / "input")]
+    with running_process("meshctl", tmp_path, *words) as process, listener:
+        connection, _ = listener.accept()
+        with connection:
+            greeting = {"greeting": "meshd", "version": "0", "lowest": 1, "highest": 1}
+            connection.sendall(encode_frame(greeting))
+            connection.sendall(encode_frame({"proceed": "module"}))
+            connection.sendall(encode_frame({"proceed": "inputs"}))
+            received = 0
+            while received < 1_000_000:
+                received += len(connection.recv(65_536))
+        stdout, stderr = process.communicate(timeout=10)
+    assert (process.returncode, stdout) == (101, b"")
+    assert stderr.decode().splitlines() == [
+        "meshctl: the daemon went away, before it had the whole task",
+        "  nothing was submitted: submit again when it runs",
+    ]
 
 
 def test_watching_redraws_a_terminal_until_ctrl_c(home: Path) -> None:

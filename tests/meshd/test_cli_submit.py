@@ -127,6 +127,17 @@ def test_words_after_the_module_are_the_programs(
     assert invocation_of(node).args == args
 
 
+@pytest.mark.parametrize("slip", ["--memroy", "--requires=cpu:4", "--time-out"])
+def test_a_slip_of_ours_is_not_given_to_the_program(
+    node: ScriptedNode, home: Path, module: str, slip: str
+) -> None:
+    result = run_in_process(meshctl, home, "submit", module, slip)
+    assert result.exit_code == 100
+    assert f"{slip.partition('=')[0]} is much like --" in result.stderr
+    assert "put `--` before it" in result.stderr
+    assert node.asked == []
+
+
 @pytest.mark.parametrize("is_standard", [False, True])
 def test_the_input_comes_from_a_file_or_from_standard_input(
     node: ScriptedNode, home: Path, module: str, tmp_path: Path, is_standard: bool

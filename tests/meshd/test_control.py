@@ -131,10 +131,11 @@ async def test_the_socket_is_for_its_owner_alone_and_is_gone_afterwards(
 
 async def test_the_process_umask_is_left_as_it_was(node: ScriptedNode, path: Path) -> None:
     before = os.umask(0o022)
-    os.umask(before)
-    async with serving(node, path):
-        during = os.umask(before)
-    assert during == before
+    try:
+        async with serving(node, path):
+            assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
 
 
 async def test_a_user_who_is_neither_owner_nor_root_is_not_heard(

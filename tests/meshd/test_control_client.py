@@ -24,8 +24,10 @@ from meshd.control_errors import (
     ProtocolMismatch,
 )
 from meshd.control_frames import LENGTH, Frame, encode_frame
+from meshd.errors import BlobBudgetExceeded
 from meshd.home import control_socket_path
 from wire.answers import ResultView
+from wire.blobs import BlobRef
 from wire.commands import GetResult, GetStatus, Submit, WaitTask
 from wire.limits import MODULE_BYTES_MAX
 
@@ -144,6 +146,27 @@ def test_a_module_that_is_too_long_is_refused_before_it_is_sent(
     assert caught.value.code == "bad_request"
 
 
+def test_a_refusal_in_the_middle_of_an_upload_is_told(
+    node: ScriptedNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = node.blobs.put
+
+    def refuse_inputs(content: bytes) -> BlobRef:
+        if content != MODULE:
+            raise BlobBudgetExceeded("the disk budget is used up")
+        return put(content)
+
+    monkeypatch.setattr(node.blobs, "put", refuse_inputs)
+    inputs = [TaskInput(stdin=bytes(1_000_000))] * 20
+    with (
+        serving_in_thread(node, tmp_path),
+        ControlClient(tmp_path) as client,
+        pytest.raises(CommandRefused, match="used up") as caught,
+    ):
+        client.submit(MODULE, inputs)
+    assert caught.value.code == "storage_full"
+
+
 def test_a_request_that_fits_no_frame_is_refused_here(node: ScriptedNode, tmp_path: Path) -> None:
     many = [TaskInput(args=["x" * 4000] * 15) for _ in range(20)]
     with (
@@ -236,11 +259,11 @@ def test_a_daemon_that_goes_away_with_the_whole_task_leaves_it_unconfirmed(tmp_p
     assert "meshctl tasks" in str(caught.value.hint)
 
 
-def test_a_daemon_that_goes_away_during_the_upload_has_lost_it(tmp_path: Path) -> None:
+def test_a_daemon_that_goes_away_during_the_upload_has_submitted_nothing(tmp_path: Path) -> None:
     with (
         answering(tmp_path, GREETING, b"", encode_frame({"proceed": "module"})),
         ControlClient(tmp_path) as client,
-        pytest.raises(ContactLost),
+        pytest.raises(NoDaemon, match="before it had the whole task"),
     ):
         client.submit(MODULE, [TaskInput()])
 
