@@ -123,7 +123,8 @@ def _not_reached(failures: Sequence[PeerUnreachable], invitation: Invitation) ->
             f"the device {issuer} that invited has another network key by now: ask for a new"
             " invitation"
         )
-    reasons = "; ".join(map(str, failures)) or "the invitation holds no usable address"
+    told = [str(failure).removeprefix(f"{issuer} is unreachable: ") for failure in failures]
+    reasons = "; ".join(told) or "the invitation holds no usable address"
     return IssuerUnreachable(
         f"the device {issuer} that invited does not answer: is it running, and can this device"
         f" reach it? {reasons}"
