@@ -313,7 +313,7 @@ class Links:
             return
         await self._host.admit(link.peer, [link.address] if link.is_outbound else ())
         self._counters.up.increment()
-        log.info("link.up", peer_id=peer_text(link.peer), address=link.address)
+        log.debug("link.up", peer_id=peer_text(link.peer), address=link.address)
         await self._emit(
             LinkUp(
                 peer=link.peer,
@@ -329,7 +329,7 @@ class Links:
         if self._table.holds(link):
             await self._host.expel(link.peer)
         self._counters.down.increment()
-        log.info("link.down", peer_id=peer_text(link.peer), reason=link.end_reason)
+        log.debug("link.down", peer_id=peer_text(link.peer), reason=link.end_reason)
         await self._emit(LinkDown(link.peer, link.end_reason))
 
     async def _forget(self, link: Link) -> None:
