@@ -1,6 +1,7 @@
 """Capabilities: typed keys that say what a device provides, and who comes closest to a request.
 
 Sizes are powers of two: a device provides its bucket and all below, so that a request names one.
+If there are too many keys, labels go first: what placement needs is never lost to them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from wire.records import CAPABILITIES_MAX
 
-BUCKETS_PER_KIND_MAX = 12
+BUCKETS_PER_KIND_MAX = 16
 GIB = 1 << 30
 
 
@@ -36,8 +37,8 @@ def own_capabilities(
     if region:
         keys.add(f"region:{region}")
     keys |= {f"gpu:{kind}" for kind in gpu_kinds}
-    keys |= {f"label:{name}={value}" for name, value in labels.items()}
-    return tuple(sorted(keys))[:CAPABILITIES_MAX]
+    found = sorted(f"label:{name}={value}" for name, value in labels.items())
+    return tuple(sorted([*keys, *found[: max(0, CAPABILITIES_MAX - len(keys))]]))
 
 
 def missing(wanted: Iterable[str], provided: frozenset[str]) -> list[str]:
@@ -46,4 +47,5 @@ def missing(wanted: Iterable[str], provided: frozenset[str]) -> list[str]:
 
 
 def _powers_up_to(count: int) -> list[int]:
-    return [1 << power for power in range(count.bit_length())][-BUCKETS_PER_KIND_MAX:]
+    # The lowest are kept: a giant lacks only what nobody asks for.
+    return [1 << power for power in range(count.bit_length())][:BUCKETS_PER_KIND_MAX]

@@ -75,7 +75,6 @@ class OwnRecords:
         if durable.incarnation != self.incarnation:
             return ()  # a higher one is on its way
         self._signing = durable.incarnation
-        self._counter = 0
         records = [
             self._record(RecordKind.PRESENCE, encode_body(self.presence), now_us),
             self._record(
