@@ -32,6 +32,7 @@ from p2p.own_records import (
     RaiseDue,
 )
 from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
+from scheduler.dispatch import OfferUnanswered
 from scheduler.enquiries import Enquiries
 from scheduler.executor import (
     RESULT_ROW,
@@ -44,21 +45,16 @@ from scheduler.executor import (
     ResultsTick,
 )
 from scheduler.leases import GrantedLeaseEnds, LeaseBook
+from scheduler.outcomes import DeadlineDue
 from scheduler.placement import Placements
+from scheduler.register import DecisionDurable
 from scheduler.selection import Candidate, Sampler
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
-from scheduler.steward import (
-    ROUND_ROW,
-    BatchDurable,
-    DeadlineDue,
-    DecisionDurable,
-    DecisionTick,
-    OfferUnanswered,
-    PlacementReview,
-    RoundDurable,
-    RoundRow,
-    Steward,
-)
+from scheduler.steward import ROUND_ROW, EarlierLeasesEnd, RoundDurable, RoundRow, Steward
+from scheduler.stewardship import Stewardship
+from scheduler.submission import BatchDurable
+from scheduler.verification import DecisionTick
+from scheduler.waiting import PlacementReview
 from telemetry.breaker import Breaker
 from telemetry.measurement import Measured, MeasurementRecord, Measurements
 from telemetry.sample import Sample, decode_sample, occupied
@@ -278,18 +274,20 @@ class MeshNode:
             ),
         )
         self.steward = Steward(
-            signer=self.signer,
-            mesh=self.mesh,
-            store=store,
-            engine_profile=self.settings.engine_profile,
+            Stewardship(
+                signer=self.signer,
+                mesh=self.mesh,
+                store=store,
+                engine_profile=self.settings.engine_profile,
+                may=self._may,
+                chain_of=self._chain_of,
+                wall_us=self._wall_us,
+                on_changed=self._on_task_changed,
+            ),
             standings=self.standings,
             placements=Placements(sampler=Sampler(rng=self.rng)),
             leases=LeaseBook(lease_us=self.settings.lease_us),
             candidates=self._candidates,
-            may=self._may,
-            chain_of=self._chain_of,
-            wall_us=self._wall_us,
-            on_changed=self._on_task_changed,
         )
         self.enquiries = Enquiries(
             own=self.own,
@@ -390,9 +388,10 @@ class MeshNode:
             case Listening(addresses):
                 self._addresses = addresses
                 return self._spread(self.own_records.on_addresses(addresses, now_us=now_us))
-            case WallClockRead(wall_us):
-                self._wall = _Wall(read_us=wall_us, read_at_us=now_us)
-                return []
+            case WallClockRead(wall_us, uncertainty_us):
+                known_us = 0 if uncertainty_us is None else wall_us
+                self._wall = _Wall(read_us=known_us, read_at_us=now_us)
+                return self.steward.on_wall_clock_read()
             case AskedNoMore(request):
                 self.enquiries.on_asked_no_more(request)
                 return []
@@ -425,7 +424,6 @@ class MeshNode:
                 rounds=rows.values(ROUND_ROW, RoundRow),
                 batches=rows.values(BATCH_ROW, BatchRow),
                 decisions=rows.keyed(DECISION_ROW, DecisionRow),
-                now_us=self._now_us,
             ),
             *self.gossip.start(),
             SetTimer(ProvideReviewDue(), self.rng.randrange(1, 2_000_000)),
@@ -433,7 +431,7 @@ class MeshNode:
 
     def _on_stopping(self) -> list[Effect]:
         self._is_stopping = True
-        self.steward.is_stopping = True
+        self.steward.on_stopping()
         return [
             *self.executor.on_stopping(),
             *self._spread(self.own_records.on_stopping(now_us=self._now_us)),
@@ -518,7 +516,7 @@ class MeshNode:
                     *self.steward.on_lease_ended(peer, message, now_us=now_us),
                 ]
             case ResultsOffered():
-                return self.steward.on_results_offered(peer, message)
+                return self.steward.on_results_offered(peer, message, now_us=now_us)
             case Settled():
                 return self.executor.on_settled(peer, message)
             case _:
@@ -563,9 +561,11 @@ class MeshNode:
             case ResultRetry():
                 return self.executor.on_result_retry(key)
             case RoundDurable():
-                return self.steward.on_round_durable()
+                return self.steward.on_round_durable(now_us=now_us)
+            case EarlierLeasesEnd():
+                return self.steward.on_earlier_leases_end(now_us=now_us)
             case BatchDurable():
-                return self.steward.on_batch_durable(key)
+                return self.steward.on_batch_durable(key, now_us=now_us)
             case PlacementReview():
                 return self.steward.on_placement_review(now_us=now_us)
             case OfferUnanswered():
@@ -573,7 +573,7 @@ class MeshNode:
             case GrantedLeaseEnds():
                 return self.steward.on_granted_lease_ends(key, now_us=now_us)
             case DecisionTick():
-                return self.steward.on_decision_tick()
+                return self.steward.on_decision_tick(now_us=now_us)
             case DecisionDurable():
                 return self.steward.on_decision_durable(key, now_us=now_us)
             case DeadlineDue():
@@ -603,8 +603,8 @@ class MeshNode:
             return []
         self._revision_seen = self.directory.revision
         effects = self.lookups.on_members_changed()
-        if self._store is not None and self.steward.is_waiting:
-            effects.append(SetTimer(PlacementReview(), 1))
+        if self._store is not None:
+            effects += self.steward.on_devices_changed(now_us=self._now_us)
         return effects
 
     def _spread(self, records: tuple[Signed[Record], ...]) -> list[Effect]:
@@ -708,7 +708,7 @@ class MeshNode:
         nobody = self.steward.nobody_eligible(submit)
         if nobody is not None:
             return [Answer(request, nobody)]
-        return self.steward.on_submit(request, submit, now_us=self._now_us)
+        return self.steward.on_submit(request, submit)
 
     def _on_task_changed(self, batch: Batch, index: int) -> list[Effect]:
         return self.enquiries.on_changed(batch, index)

@@ -5,24 +5,28 @@ Everything heavy (inputs, results, votes) is in the store; a decided task costs 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from scheduler.errors import IllegalTransition
 from scheduler.states import TaskEvent, TaskState, next_state
 from wire.answers import TaskView
 from wire.execution import ExecutionStatus
-from wire.ids import BatchId, Digest, PeerId, digest_text, peer_text
+from wire.ids import BatchId, Digest, PeerId, base32_text, digest_text, peer_text
 from wire.membership import Chain
-from wire.signed import Signed
+from wire.merkle import inclusion_proofs
+from wire.signed import Signed, encode_body
 from wire.tasks import (
     Contract,
     Lease,
     Outcome,
     OutcomeKind,
+    Proof,
     ProvenResult,
+    ProvenTask,
     Task,
     Vote,
     batch_id_of,
@@ -75,63 +79,122 @@ class Decided(Struct, frozen=True, kw_only=True):
 
 @dataclass(slots=True)
 class TaskProgress:
-    """One task of a batch."""
+    """One task of a batch. Its state changes only through its Batch, which counts."""
 
     state: TaskState = TaskState.PENDING
     reason: str = "waiting for a device"
     hint: str | None = None
-    attempts: int = 0
+    attempts: int = 0  # leases given
+    failures: int = 0  # of those, the ones that a device failed
     executor: PeerId | None = None
     decided: Decided | None = None
     is_placing: bool = False
     is_deciding: bool = False
-    failed_on: dict[PeerId, str] = field(default_factory=dict)
+    failed_on: dict[PeerId, str] | None = None  # with the reason, in the order they failed
+    refused: set[Digest] | None = None  # results whose output was not what they say
 
-    def move(self, event: TaskEvent, reason: str = "", hint: str | None = None) -> None:
-        """Go to the next state. Raises IllegalTransition."""
-        self.state = next_state(self.state, event)
-        self.reason = reason
-        self.hint = hint
+    @property
+    def is_open(self) -> bool:
+        """Whether the task has no outcome, nor one on its way to the disk."""
+        return self.decided is None and not self.is_deciding
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the task waits for a device and is not being offered to any."""
+        return self.state is TaskState.PENDING and self.is_open and not self.is_placing
 
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """The tasks of one contract."""
+    """The tasks of one contract. What is asked about all of them at once is counted as they move.
+
+    `tasks` is None when all are decided: then they are in the store.
+    """
 
     contract: Signed[Contract]
-    submitted_wall_us: int
-    tasks: tuple[Task, ...] | None  # None when all are decided: then they are in the store
-    hold_until_us: int = 0
+    submitted_wall_us: int  # 0: the time was not known
+    tasks: tuple[Task, ...] | None
     is_durable: bool = False
-    attempts: int = 0
-    progress: list[TaskProgress] = field(default_factory=list)
+    leases_count: int = 0
+    progress: list[TaskProgress] = field(init=False)
     batch: BatchId = field(init=False)
+    text: str = field(init=False)
+    states: dict[TaskState, int] = field(init=False)
+    undecided_count: int = field(init=False)
+    inline_bytes: int = field(init=False)  # of the inputs, in memory until all are decided
+    _waiting: dict[int, None] = field(init=False)
+    _proofs: tuple[Proof, ...] | None = None
 
     def __post_init__(self) -> None:
         """Give each task of the contract a place."""
+        count = self.contract.body.tasks_count
         self.batch = batch_id_of(self.contract)
-        if not self.progress:
-            self.progress = [TaskProgress() for _ in range(self.contract.body.tasks_count)]
+        self.text = base32_text(self.batch)
+        self.progress = [TaskProgress() for _ in range(count)]
+        self.states = {TaskState.PENDING: count}
+        self.undecided_count = count
+        self.inline_bytes = sum(map(inline_bytes_of, self.tasks or ()))
+        self._waiting = dict.fromkeys(range(count))
 
     @property
     def is_decided(self) -> bool:
         """Whether every task has its outcome."""
-        return all(task.decided is not None for task in self.progress)
+        return self.undecided_count == 0
+
+    @property
+    def waiting_count(self) -> int:
+        """How many tasks wait for a device and are not being offered to any."""
+        return len(self._waiting)
+
+    def waiting(self) -> Iterator[int]:
+        """Yield the tasks that wait for a device, those that waited longest first."""
+        return iter(self._waiting)
 
     def own_key(self, own: PeerId) -> bytes:
         """Return the batch key, sealed to this device."""
         return next(key.box for key in self.contract.body.keys if key.recipient == own)
 
-    def pending(self) -> list[int]:
-        """Return the tasks that wait for a device and are not being offered to any."""
-        return [
-            index
-            for index, task in enumerate(self.progress)
-            if task.state is TaskState.PENDING and not task.is_placing and not task.is_deciding
-        ]
+    def proven(self, index: int) -> ProvenTask:
+        """Return a task with its proof. Only while a task is undecided."""
+        if self.tasks is None:
+            raise IllegalTransition("the tasks of a decided batch are in the store")
+        if self._proofs is None:
+            self._proofs = inclusion_proofs([encode_body(task) for task in self.tasks])
+        return ProvenTask(received=encode_body(self.tasks[index]), proof=self._proofs[index])
+
+    def move(self, index: int, event: TaskEvent, reason: str = "", hint: str | None = None) -> None:
+        """Bring a task to its next state. Raises IllegalTransition."""
+        task = self.progress[index]
+        before, task.state = task.state, next_state(task.state, event)
+        self.states[before] -= 1
+        self.states[task.state] = self.states.get(task.state, 0) + 1
+        task.reason = reason
+        task.hint = hint
+        self._note(index)
+
+    def place(self, indices: Iterable[int]) -> None:
+        """Note that tasks are being offered."""
+        for index in indices:
+            self.progress[index].is_placing = True
+            self._note(index)
+
+    def displace(self, indices: Iterable[int]) -> None:
+        """Note that tasks are not being offered any more."""
+        for index in indices:
+            self.progress[index].is_placing = False
+            self._note(index)
+
+    def begin_deciding(self, indices: Iterable[int]) -> None:
+        """Note that outcomes of tasks are on their way to the disk."""
+        for index in indices:
+            self.progress[index].is_deciding = True
+            self._note(index)
 
     def decide(self, key: bytes, row: DecisionRow) -> list[int]:
-        """Take up a durable decision; return the indices that were not decided before."""
+        """Take up a durable decision; return the indices that were not decided before.
+
+        The row holds all that a receipt needs, so a task with a result is settled with it.
+        """
         fresh = []
         for index, outcome in row.vote.body.outcomes.items():
             task = self.progress[index]
@@ -141,11 +204,20 @@ class Batch:
             task.decided = _decided(key, row, index, outcome)
             task.executor = task.decided.executor
             task.is_deciding = False
-            task.failed_on = {}
-            task.move(_DECISIONS[outcome.kind], outcome.reason)
+            task.failed_on = task.refused = None
+            self.undecided_count -= 1
+            self.move(index, _DECISIONS[outcome.kind], outcome.reason)
+            if outcome.kind is OutcomeKind.RESULT:
+                self.move(index, TaskEvent.RECEIPT_GIVEN)
         if self.is_decided:
-            self.tasks = None
+            self.tasks = self._proofs = None
         return fresh
+
+    def _note(self, index: int) -> None:
+        if self.progress[index].is_waiting:
+            self._waiting[index] = None
+        else:
+            self._waiting.pop(index, None)
 
     def view(self, index: int, name_of: Callable[[PeerId], str]) -> TaskView:
         """Return a task as people see it."""
@@ -153,7 +225,7 @@ class Batch:
         decided = task.decided
         return TaskView(
             id=str(task_id_of(self.contract, index)),
-            batch=str(task_id_of(self.contract, 0)).split(".", 1)[0],
+            batch=self.text,
             index=index,
             state=str(task.state),
             reason=task.reason or None,
@@ -175,8 +247,8 @@ class Batch:
             ),
             fuel_used=None if decided is None else decided.fuel_used,
             run_us=None if decided is None else decided.run_us,
-            submitted_wall_us=self.submitted_wall_us,
-            decided_wall_us=None if decided is None else decided.decided_wall_us,
+            submitted_wall_us=self.submitted_wall_us or None,
+            decided_wall_us=None if decided is None else decided.decided_wall_us or None,
         )
 
 
@@ -185,6 +257,11 @@ _DECISIONS = {
     OutcomeKind.CANCELLED: TaskEvent.CANCEL_DECIDED,
     OutcomeKind.FAILED: TaskEvent.FAILURE_DECIDED,
 }
+
+
+def inline_bytes_of(task: Task) -> int:
+    """Return how many bytes of a task's input are in the task itself."""
+    return 0 if task.input.inline is None else len(task.input.inline)
 
 
 def decision_key(batch: BatchId, first_index: int) -> bytes:

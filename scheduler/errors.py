@@ -13,3 +13,7 @@ class ReceiptIncomplete(SchedulerError):
 
 class IllegalTransition(SchedulerError):
     """A task was moved from a state in a way there is none: a bug on our side."""
+
+
+class TaskLeased(SchedulerError):
+    """A task was to be leased while it is under a lease: a bug on our side."""

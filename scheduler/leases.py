@@ -1,9 +1,13 @@
-"""The leases a steward has granted: who works on what, and until when it may be silent."""
+"""The leases a steward has granted: who works on what, and until when it may be silent.
+
+A task is under one lease at a time: the book refuses a second.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from scheduler.errors import TaskLeased
 from wire.effects import Effect, SetTimer
 from wire.ids import BatchId, PeerId
 from wire.messages import LeaseRef
@@ -34,14 +38,22 @@ class LeaseBook:
 
     lease_us: int = LEASE_US
     _granted: dict[LeaseRef, Granted] = field(default_factory=dict)
+    _by_task: dict[tuple[BatchId, int], LeaseRef] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._granted)
 
+    def __contains__(self, lease: LeaseRef) -> bool:
+        return lease in self._granted
+
     def grant(
         self, lease: LeaseRef, executor: PeerId, indices: tuple[int, ...], *, now_us: int
     ) -> list[Effect]:
-        """Note a new lease."""
+        """Note a new lease. Raises TaskLeased if one of its tasks, or its name, is out already."""
+        places = [(lease.batch, index) for index in indices]
+        if lease in self._granted or not self._by_task.keys().isdisjoint(places):
+            raise TaskLeased(f"attempt {lease.attempt} of {lease.epoch}: {indices}")
+        self._by_task |= dict.fromkeys(places, lease)
         self._granted[lease] = Granted(
             executor=executor, indices=set(indices), expires_us=now_us + self.lease_us
         )
@@ -52,6 +64,11 @@ class LeaseBook:
         granted = self._granted.get(lease)
         return granted if granted is not None and granted.executor == executor else None
 
+    def of_task(self, batch: BatchId, index: int) -> tuple[LeaseRef, Granted] | None:
+        """Return the lease that a task is under."""
+        lease = self._by_task.get((batch, index))
+        return None if lease is None else (lease, self._granted[lease])
+
     def renew(self, lease: LeaseRef, executor: PeerId, *, now_us: int) -> Granted | None:
         """Count anew; None if the lease is over."""
         granted = self.of(lease, executor)
@@ -59,31 +76,27 @@ class LeaseBook:
             granted.expires_us = now_us + self.lease_us
         return granted
 
-    def end_task(self, lease: LeaseRef, index: int) -> None:
-        """A task of a lease has ended; the lease ends with its last."""
+    def end_task(self, lease: LeaseRef, index: int) -> bool:
+        """Say whether a task was under a lease, and end that; the lease ends with its last task."""
         granted = self._granted.get(lease)
-        if granted is None:
-            return
+        if granted is None or index not in granted.indices:
+            return False
         granted.indices.discard(index)
+        del self._by_task[lease.batch, index]
         if not granted.indices:
             del self._granted[lease]
-
-    def held_by(self, executor: PeerId, batch: BatchId, index: int) -> list[LeaseRef]:
-        """Return the leases under which a device works on a task."""
-        return [
-            ref
-            for ref, granted in self._granted.items()
-            if granted.executor == executor and ref.batch == batch and index in granted.indices
-        ]
+        return True
 
     def on_timer_due(
         self, ends: GrantedLeaseEnds, *, now_us: int
     ) -> tuple[Granted | None, list[Effect]]:
-        """Return the lease if it has run out, or the timer for what is left of it."""
+        """Return the lease if it has run out, or the timer for what is left of it.
+
+        What has run out is still in the book until its tasks are ended.
+        """
         granted = self._granted.get(ends.lease)
         if granted is None:
             return None, []
         if now_us < granted.expires_us:  # renewed since the timer was set
             return None, [SetTimer(ends, granted.expires_us - now_us)]
-        del self._granted[ends.lease]
         return granted, []

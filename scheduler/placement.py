@@ -7,7 +7,7 @@ Kuck 1987): large ones save messages at first, small ones balance the end.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.selection import (
     PERMANENT,
@@ -18,6 +18,7 @@ from scheduler.selection import (
     choose,
     exclusion,
 )
+from telemetry.breaker import BreakerState
 from wire.ids import BatchId, PeerId
 from wire.messages import OfferRefusal
 from wire.tasks import LEASE_TASKS_MAX, Contract, Strategy
@@ -25,6 +26,8 @@ from wire.tasks import LEASE_TASKS_MAX, Contract, Strategy
 PLACEMENTS_MAX = 16
 CHUNKS_PER_SLOT = 2
 REFUSED_PAUSE_US = 300_000
+SILENT_PAUSE_US = 2_000_000
+PAUSED_MAX = 4_096
 
 # A refusal for one of these reasons stands for this contract, not only for now.
 LASTING = frozenset(
@@ -51,6 +54,11 @@ class Placement:
     refused: set[PeerId] = field(default_factory=set)
 
     @property
+    def silent(self) -> list[PeerId]:
+        """Return those who have not answered."""
+        return [peer for peer in self.asked if peer not in self.refused | self.accepted.keys()]
+
+    @property
     def is_answered(self) -> bool:
         """Whether everybody who was asked has answered."""
         return len(self.accepted) + len(self.refused) == len(self.asked)
@@ -69,13 +77,17 @@ class Placement:
 
 @dataclass(slots=True, kw_only=True)
 class Placements:
-    """The offers that are out, PLACEMENTS_MAX at most; further tasks wait for an answer."""
+    """The offers that are out, PLACEMENTS_MAX at most; further tasks wait for an answer.
+
+    What is out to a device counts as room it no longer has: it is not asked for more than it told.
+    """
 
     sampler: Sampler
     _open: dict[int, Placement] = field(default_factory=dict)
     _count: int = 0
+    _asked: dict[PeerId, int] = field(default_factory=dict)  # tasks in open offers
     _paused_until_us: dict[PeerId, int] = field(default_factory=dict)
-    _refusals: dict[tuple[BatchId, PeerId], str] = field(default_factory=dict)
+    _refusals: dict[BatchId, dict[PeerId, str]] = field(default_factory=dict)
 
     @property
     def has_room(self) -> bool:
@@ -91,7 +103,7 @@ class Placements:
         for candidate in candidates:
             reason = self._exclusion(batch, contract, candidate, now_us)
             if reason is None:
-                eligible.append(candidate)
+                eligible.append(self._with_room_left(candidate))
             else:
                 excluded[candidate.peer] = reason
         return eligible, excluded
@@ -112,6 +124,8 @@ class Placements:
             asked={one.peer: one for one in self.sampler.sample(contract, eligible)},
         )
         self._open[self._count] = placement
+        for peer in placement.asked:
+            self._asked[peer] = self._asked.get(peer, 0) + len(indices)
         return self._count, placement
 
     def on_accepted(
@@ -119,7 +133,7 @@ class Placements:
     ) -> Placement | None:
         """Note an acceptance; None if nobody waits for it any more."""
         placement = self._open.get(offer)
-        if placement is None or peer not in placement.asked:
+        if placement is None or peer not in placement.asked or peer in placement.refused:
             return None
         placement.accepted[peer] = Acceptance(
             candidate=placement.asked[peer], tasks_count=tasks_count, wait_us=wait_us
@@ -133,13 +147,21 @@ class Placements:
         placement = self._open.get(offer)
         if placement is None or peer not in placement.asked:
             return None
+        placement.accepted.pop(peer, None)
         placement.refused.add(peer)
         if reason in LASTING:
-            self._refusals[placement.batch, peer] = f"{reason} {detail}".strip()
+            self._refusals.setdefault(placement.batch, {})[peer] = f"{reason} {detail}".strip()
         else:
-            jitter_us = self.sampler.rng.randrange(REFUSED_PAUSE_US)
-            self._paused_until_us[peer] = now_us + REFUSED_PAUSE_US + jitter_us
+            self.pause(peer, REFUSED_PAUSE_US, now_us=now_us)
         return placement
+
+    def pause(self, peer: PeerId, pause_us: int, *, now_us: int) -> None:
+        """Ask a device nothing for a while, up to twice as long: others wait for it too."""
+        paused = self._paused_until_us
+        if len(paused) >= PAUSED_MAX:
+            for other in [one for one, until_us in paused.items() if until_us <= now_us]:
+                del paused[other]
+        paused[peer] = now_us + pause_us + self.sampler.rng.randrange(pause_us)
 
     def on_room(self, peer: PeerId) -> None:
         """A device finished something, so it has room again."""
@@ -147,25 +169,45 @@ class Placements:
 
     def close(self, offer: int) -> Placement | None:
         """End a placement, answered or not."""
-        return self._open.pop(offer, None)
+        placement = self._open.pop(offer, None)
+        if placement is None:
+            return None
+        for peer in placement.asked:
+            left_count = self._asked[peer] - len(placement.indices)
+            if left_count:
+                self._asked[peer] = left_count
+            else:
+                del self._asked[peer]
+        return placement
 
     def forget(self, batch: BatchId) -> None:
         """Drop what is remembered about a batch that is decided."""
-        for key in [key for key in self._refusals if key[0] == batch]:
-            del self._refusals[key]
+        self._refusals.pop(batch, None)
 
     def _exclusion(
         self, batch: BatchId, contract: Contract, candidate: Candidate, now_us: int
     ) -> tuple[Exclusion, str] | None:
-        refusal = self._refusals.get((batch, candidate.peer))
+        peer = candidate.peer
+        refusal = self._refusals.get(batch, {}).get(peer)
         if refusal is not None:
             return Exclusion.REFUSED, refusal
         excluded = exclusion(contract, candidate)
         if excluded is not None:
             return excluded
-        if now_us < self._paused_until_us.get(candidate.peer, now_us):
+        asked_count = self._asked.get(peer, 0)
+        if asked_count and candidate.breaker is BreakerState.HALF_OPEN:
+            return Exclusion.BREAKER_OPEN, "its probe is being offered"
+        if now_us < self._paused_until_us.get(peer, now_us):
             return Exclusion.REFUSED_RECENTLY, "it had no room a moment ago"
+        if asked_count and asked_count >= (candidate.slots_free or 0):
+            return Exclusion.REFUSED_RECENTLY, "as much as it has room for is being offered to it"
         return None
+
+    def _with_room_left(self, candidate: Candidate) -> Candidate:
+        asked_count = self._asked.get(candidate.peer, 0)
+        if not asked_count or candidate.slots_free is None:
+            return candidate
+        return replace(candidate, slots_free=candidate.slots_free - asked_count)
 
 
 def chunk_size(waiting_count: int, eligible: list[Candidate]) -> int:

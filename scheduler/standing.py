@@ -88,6 +88,14 @@ class Standings:
         """A peer that `allows_work` got a lease."""
         self.breaker(peer).on_lease_granted(lease, now_us=now_us)
 
+    def on_results_kept(
+        self, peer: PeerId, lease: Hashable, *, count: int, now_us: int
+    ) -> list[Effect]:
+        """Note that results of a lease were chosen: each task counts as one success."""
+        for _ in range(count - 1):
+            self.measurements.on_success(peer)
+        return self.on_lease_ended(peer, lease, ProbeEnd.SUCCEEDED, now_us=now_us)
+
     def on_lease_ended(
         self, peer: PeerId, lease: Hashable, end: ProbeEnd, *, now_us: int
     ) -> list[Effect]:

@@ -1,0 +1,219 @@
+"""The steward's way to executors: it looks at what waits, makes offers, and leases to the best."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scheduler.batch import Batch, inline_bytes_of
+from scheduler.leasing import Leasing
+from scheduler.placement import (
+    REFUSED_PAUSE_US,
+    SILENT_PAUSE_US,
+    Placement,
+    Placements,
+    chunk_size,
+)
+from scheduler.selection import Candidate, Exclusion
+from scheduler.standing import Standings
+from scheduler.stewardship import Stewardship
+from scheduler.waiting import TURNS_MAX, WaitingBatches
+from wire.effects import Effect, Send, SetTimer
+from wire.ids import PeerId
+from wire.messages import Offer as OfferMessage
+from wire.messages import OfferAccepted, OfferRejected, OfferReleased
+
+# Half of what a reservation lasts: whoever accepted still has the room when the lease comes.
+OFFER_ANSWER_US = 1_000_000
+REVIEW_EVERY_US = 1_000_000
+REVIEW_SOON_US = 250_000
+# A lease message has to fit into a frame of 1 MiB, with its contract and proofs.
+LEASE_INLINE_BYTES_MAX = 512 * 1024
+REFUSALS_SHOWN_MAX = 2
+
+_BUSY = "waiting for a device that has room"
+
+
+@dataclass(frozen=True, slots=True)
+class OfferUnanswered:
+    """Timer: go on with those who answered."""
+
+    offer: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Dispatch:
+    """Offers tasks and leases them."""
+
+    office: Stewardship
+    waiting: WaitingBatches
+    placements: Placements
+    leasing: Leasing
+    standings: Standings
+    candidates: Callable[[], list[Candidate]]
+    is_ready: bool = False
+
+    def on_review(self, *, now_us: int) -> list[Effect]:
+        """Offer what is waiting, urgent batches first, a chunk of each in turn."""
+        self.waiting.on_review_begins()
+        if not len(self.waiting) or not self.is_ready or self.office.is_stopping:
+            return []
+        candidates = self.candidates()
+        effects, unplaced = self._round(candidates, now_us=now_us)
+        placed = effects
+        while placed:
+            placed, _ = self._round(candidates, now_us=now_us)
+            effects += placed
+        texts = set()
+        for batch in unplaced:
+            text = self._why_waiting(batch, candidates, now_us=now_us)
+            effects += self._explain(batch, text)
+            texts.add(text)
+        is_soon = _BUSY in texts or len(self.waiting) > TURNS_MAX
+        again_us = REVIEW_SOON_US if is_soon else REVIEW_EVERY_US
+        return effects + self.waiting.review_in(again_us, now_us=now_us)
+
+    def on_offer_accepted(
+        self, executor: PeerId, accepted: OfferAccepted, *, now_us: int
+    ) -> list[Effect]:
+        """Wait for the other answer, or decide."""
+        placement = self.placements.on_accepted(
+            accepted.offer, executor, tasks_count=accepted.tasks_count, wait_us=accepted.wait_us
+        )
+        if placement is None:
+            return [Send(executor, OfferReleased(offer=accepted.offer))]
+        return self._grant_if_answered(accepted.offer, placement, now_us=now_us)
+
+    def on_offer_rejected(
+        self, executor: PeerId, rejected: OfferRejected, *, now_us: int
+    ) -> list[Effect]:
+        """Go on with the others."""
+        placement = self.placements.on_rejected(
+            rejected.offer, executor, rejected.reason, rejected.detail, now_us=now_us
+        )
+        if placement is None:
+            return []
+        return self._grant_if_answered(rejected.offer, placement, now_us=now_us)
+
+    def on_offer_unanswered(self, unanswered: OfferUnanswered, *, now_us: int) -> list[Effect]:
+        """Silence is a refusal."""
+        placement = self.placements.close(unanswered.offer)
+        if placement is None:
+            return []
+        for peer in placement.silent:
+            self.placements.pause(peer, SILENT_PAUSE_US, now_us=now_us)
+        return self._grant(unanswered.offer, placement, now_us=now_us)
+
+    def on_not_wanted(self, executor: PeerId, *, now_us: int) -> None:
+        """A device accepted and then gave the lease back: others first."""
+        self.placements.pause(executor, REFUSED_PAUSE_US, now_us=now_us)
+
+    def _round(
+        self, candidates: list[Candidate], *, now_us: int
+    ) -> tuple[list[Effect], list[Batch]]:
+        """Offer a chunk of each batch; return also the batches that nobody could be asked for."""
+        effects: list[Effect] = []
+        unplaced: list[Batch] = []
+        for batch in self.waiting.turns():
+            offered = self._place(batch, candidates, now_us=now_us)
+            effects += offered
+            if not offered:
+                unplaced.append(batch)
+            if not self.placements.has_room:
+                break
+        return effects, unplaced
+
+    def _place(self, batch: Batch, candidates: list[Candidate], *, now_us: int) -> list[Effect]:
+        if not self.placements.has_room:
+            return []
+        contract = batch.contract.body
+        eligible, _ = self.placements.exclusions(batch.batch, contract, candidates, now_us=now_us)
+        if not eligible:
+            return []
+        failed_on = batch.progress[next(batch.waiting())].failed_on or {}
+        # When all have failed it, one of them may do better the next time: retries are counted.
+        able = [one for one in eligible if one.peer not in failed_on] or eligible
+        indices = self._chunk(batch, chunk_size(batch.waiting_count, able))
+        offer, placement = self.placements.open(batch.batch, contract, indices, able)
+        batch.place(indices)
+        message = OfferMessage(offer=offer, contract=batch.contract, tasks_count=len(indices))
+        asked = [Send(peer, message) for peer in placement.asked]
+        return [*asked, SetTimer(OfferUnanswered(offer), OFFER_ANSWER_US)]
+
+    def _chunk(self, batch: Batch, count: int) -> tuple[int, ...]:
+        """Return waiting tasks that the same devices have failed, as many as fit into a lease."""
+        first = next(batch.waiting())
+        failed_on = (batch.progress[first].failed_on or {}).keys()
+        indices: list[int] = []
+        inline_bytes = 0
+        for index in batch.waiting():
+            if (batch.progress[index].failed_on or {}).keys() != failed_on:
+                continue
+            if batch.tasks is not None:
+                inline_bytes += inline_bytes_of(batch.tasks[index])
+            if indices and inline_bytes > LEASE_INLINE_BYTES_MAX:
+                break
+            indices.append(index)
+            if len(indices) == count:
+                break
+        return tuple(indices)
+
+    def _grant_if_answered(self, offer: int, placement: Placement, *, now_us: int) -> list[Effect]:
+        if not placement.is_answered:
+            return []
+        self.placements.close(offer)
+        return self._grant(offer, placement, now_us=now_us)
+
+    def _grant(self, offer: int, placement: Placement, *, now_us: int) -> list[Effect]:
+        effects: list[Effect] = [
+            Send(peer, OfferReleased(offer=offer)) for peer in placement.losers()
+        ]
+        best = placement.best()
+        batch = self.office.batch(placement.batch)
+        if batch is None:  # decided and retired meanwhile
+            return effects + _released(offer, placement)
+        batch.displace(placement.indices)
+        self.waiting.put(batch)
+        again_us = REVIEW_SOON_US if best is None else 0
+        effects += self.waiting.review_in(again_us, now_us=now_us)
+        if best is None:
+            return effects
+        executor = best.candidate.peer
+        indices = tuple(one for one in placement.indices if batch.progress[one].is_waiting)
+        if not indices or not self.standings.allows_work(executor) or self.office.is_stopping:
+            return effects + _released(offer, placement)
+        indices = indices[: best.tasks_count]
+        return effects + self.leasing.grant(offer, batch, executor, indices, now_us=now_us)
+
+    def _why_waiting(self, batch: Batch, candidates: list[Candidate], *, now_us: int) -> str:
+        eligible, excluded = self.placements.exclusions(
+            batch.batch, batch.contract.body, candidates, now_us=now_us
+        )
+        return _BUSY if eligible else _waiting_because(list(excluded.values()))
+
+    def _explain(self, batch: Batch, text: str) -> list[Effect]:
+        effects: list[Effect] = []
+        for index in batch.waiting():
+            task = batch.progress[index]
+            if task.reason != text:
+                task.reason = text
+                effects += self.office.on_changed(batch, index)
+        return effects
+
+
+def _released(offer: int, placement: Placement) -> list[Effect]:
+    best = placement.best()
+    return [] if best is None else [Send(best.candidate.peer, OfferReleased(offer=offer))]
+
+
+def _waiting_because(excluded: list[tuple[Exclusion, str]]) -> str:
+    """Say why nobody can be asked, in words that do not change while nothing else does."""
+    counts = Counter(reason for reason, _ in excluded)
+    if counts[Exclusion.REFUSED_RECENTLY]:
+        return _BUSY
+    refusals = sorted({text for reason, text in excluded if reason is Exclusion.REFUSED})
+    summary = [f"{count} {reason}" for reason, count in sorted(counts.items())]
+    if refusals:
+        summary.append("; ".join(refusals[:REFUSALS_SHOWN_MAX]))
+    return f"no device is eligible now: {', '.join(summary) or 'none is known'}"

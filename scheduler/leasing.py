@@ -1,0 +1,243 @@
+"""The steward's side of leases: granting them, and what becomes of their tasks when they end.
+
+An executor is judged once for each thing it shows: a task it did, a task it could not do, a lease
+it let run out. A lease that ends because a task is decided elsewhere shows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from scheduler.batch import Batch, TaskProgress
+from scheduler.leases import Granted, GrantedLeaseEnds, LeaseBook
+from scheduler.register import Register
+from scheduler.standing import Standings
+from scheduler.states import TaskEvent, TaskState
+from scheduler.stewardship import Stewardship
+from scheduler.waiting import WaitingBatches
+from telemetry.breaker import ProbeEnd
+from wire.effects import Effect, Send, Trace
+from wire.execution import ExecutionFailure
+from wire.ids import PeerId
+from wire.messages import LeaseEnded, LeaseGranted, LeaseProgress, LeaseRef
+from wire.signed import sign
+from wire.tasks import Lease, OutcomeKind
+
+RUN_OUT = "its device was not heard for a lease"
+
+# The module itself is at fault: a second device that says so, or this one, settles it.
+MODULE_FAULTS = frozenset(
+    {
+        ExecutionFailure.NOT_WASM,
+        ExecutionFailure.UNSUPPORTED_MODULE,
+        ExecutionFailure.COMPILER_LIMIT,
+    }
+)
+MODULE_FAULT_WITNESSES = 2
+_LEASED = (TaskState.ASSIGNED, TaskState.EXECUTING)
+
+
+@dataclass(slots=True, kw_only=True)
+class Leasing:
+    """The leases of this steward's tasks."""
+
+    office: Stewardship
+    register: Register
+    waiting: WaitingBatches
+    standings: Standings
+    leases: LeaseBook
+
+    def grant(
+        self, offer: int, batch: Batch, executor: PeerId, indices: tuple[int, ...], *, now_us: int
+    ) -> list[Effect]:
+        """Lease waiting tasks to a device whose standing allows it."""
+        office = self.office
+        batch.leases_count += 1
+        ref = LeaseRef(batch.batch, office.epoch, batch.leases_count)
+        box = office.signer.seal(office.signer.unseal(batch.own_key(office.own)), executor)
+        lease = Lease(
+            batch=batch.batch,
+            indices=indices,
+            executor=executor,
+            store=office.store,
+            epoch=ref.epoch,
+            attempt=ref.attempt,
+            duration_us=self.leases.lease_us,
+            key=box,
+        )
+        effects = self.leases.grant(ref, executor, indices, now_us=now_us)
+        self.standings.on_lease_granted(executor, ref, now_us=now_us)
+        for index in indices:
+            task = batch.progress[index]
+            task.attempts += 1
+            task.executor = executor
+            batch.move(index, TaskEvent.LEASED, "leased")
+            effects += office.on_changed(batch, index)
+        granted = LeaseGranted(
+            offer=offer,
+            lease=sign(lease, office.signer),
+            contract=batch.contract,
+            tasks=tuple(batch.proven(index) for index in indices),
+        )
+        trace = Trace(
+            "lease.granted",
+            {"batch": batch.batch.hex(), "executor": executor.hex(), "tasks": len(indices)},
+        )
+        # A lease only saves work, so it may leave before anything is durable.
+        return [*effects, Send(executor, granted), trace]
+
+    def on_progress(
+        self, executor: PeerId, progress: LeaseProgress, *, now_us: int
+    ) -> list[Effect]:
+        """Renew the leases; those that are over are said to be."""
+        effects: list[Effect] = []
+        for ref in progress.leases:
+            granted = self.leases.renew(ref, executor, now_us=now_us)
+            if granted is not None:
+                effects += self._started(ref, granted)
+            elif not self._is_late_work(ref):
+                over = LeaseEnded(lease=ref, indices=(), reason="the lease is over")
+                effects.append(Send(executor, over))
+        return effects
+
+    def on_run_out(self, ends: GrantedLeaseEnds, *, now_us: int) -> list[Effect]:
+        """An executor was silent for a whole lease: its tasks go elsewhere."""
+        granted, effects = self.leases.on_timer_due(ends, now_us=now_us)
+        if granted is None:
+            return effects
+        return self.give_back(
+            ends.lease, granted, granted.indices, RUN_OUT, ProbeEnd.DEVICE_FAILED, now_us=now_us
+        )
+
+    def on_ended(self, executor: PeerId, ended: LeaseEnded, *, now_us: int) -> list[Effect]:
+        """The executor gives tasks back: it could not run them, or it does not want them."""
+        granted = self.leases.of(ended.lease, executor)
+        if granted is None:
+            return []
+        fault = _fault(ended.reason) if ended.indices else None
+        blames_device = fault is not None and fault not in MODULE_FAULTS
+        end = ProbeEnd.DEVICE_FAILED if blames_device else ProbeEnd.INCONCLUSIVE
+        indices = granted.indices.intersection(ended.indices or granted.indices)
+        is_failure = fault is not None
+        return self.give_back(
+            ended.lease, granted, indices, ended.reason, end, is_failure=is_failure, now_us=now_us
+        )
+
+    def give_back(
+        self,
+        ref: LeaseRef,
+        granted: Granted,
+        indices: Iterable[int],
+        reason: str,
+        end: ProbeEnd,
+        *,
+        is_failure: bool = True,
+        now_us: int,
+    ) -> list[Effect]:
+        """End the lease of some tasks: they wait for a device again, or have failed for good.
+
+        What an executor merely did not want is no failure and spends no retry.
+        """
+        ended = sorted(index for index in list(indices) if self.leases.end_task(ref, index))
+        effects: list[Effect] = []
+        if ended and (end is not ProbeEnd.INCONCLUSIVE or ref not in self.leases):
+            effects += self.standings.on_lease_ended(granted.executor, ref, end, now_us=now_us)
+        batch = self.office.batch(ref.batch)
+        if batch is None:
+            return effects
+        for index in ended:
+            task = batch.progress[index]
+            if task.state in _LEASED and task.is_open:  # else its result is here, or it is decided
+                batch.move(index, TaskEvent.LEASE_OVER, f"waiting for a device again: {reason}")
+                blamed = granted.executor if is_failure else None
+                effects += self.wait_again(batch, index, blamed, reason, now_us=now_us)
+        return effects
+
+    def wait_again(
+        self, batch: Batch, index: int, blamed: PeerId | None, reason: str, *, now_us: int
+    ) -> list[Effect]:
+        """Put a pending task back into the queue, or let it fail if there is no hope."""
+        task = batch.progress[index]
+        task.executor = None
+        if blamed is not None:
+            task.failures += 1
+            task.failed_on = task.failed_on or {}
+            task.failed_on.pop(blamed, None)
+            task.failed_on[blamed] = reason  # the last to fail is the last
+            verdict = self._hopeless(batch, task)
+            if verdict is not None:
+                return self.register.close(batch, OutcomeKind.FAILED, {index: verdict})
+        self.waiting.put(batch)
+        effects = self.office.on_changed(batch, index)
+        return effects + self.waiting.review_in(0, now_us=now_us)
+
+    def resume(self, batch: Batch, index: int) -> bool:
+        """Say whether a pending task is still under a lease, and go back to that."""
+        under = self.leases.of_task(batch.batch, index)
+        if under is None:
+            return False
+        batch.move(index, TaskEvent.LEASED, "leased")
+        if under[1].is_started:
+            batch.move(index, TaskEvent.STARTED, "running")
+        batch.progress[index].executor = under[1].executor
+        return True
+
+    def call_off(self, batch: Batch, indices: Iterable[int], *, now_us: int) -> list[Effect]:
+        """Tell whoever works on tasks that they are decided."""
+        decided: dict[LeaseRef, tuple[PeerId, list[int]]] = {}
+        for index in indices:
+            under = self.leases.of_task(batch.batch, index)
+            if under is not None:
+                ref, granted = under
+                decided.setdefault(ref, (granted.executor, []))[1].append(index)
+                self.leases.end_task(ref, index)
+        effects: list[Effect] = []
+        for ref, (executor, ended) in decided.items():
+            effects += self.over_without_proof(executor, ref, now_us=now_us)
+            over = LeaseEnded(lease=ref, indices=tuple(ended), reason="the task is decided")
+            effects.append(Send(executor, over))
+        return effects
+
+    def over_without_proof(self, executor: PeerId, ref: LeaseRef, *, now_us: int) -> list[Effect]:
+        """If a lease is over and showed nothing of its device, let the next lease do so."""
+        if ref in self.leases:
+            return []
+        return self.standings.on_lease_ended(executor, ref, ProbeEnd.INCONCLUSIVE, now_us=now_us)
+
+    def _started(self, ref: LeaseRef, granted: Granted) -> list[Effect]:
+        batch = self.office.batch(ref.batch)
+        if granted.is_started or batch is None:
+            return []
+        granted.is_started = True
+        effects: list[Effect] = []
+        for index in sorted(granted.indices):
+            if batch.progress[index].state is TaskState.ASSIGNED:  # else a result was quicker
+                batch.move(index, TaskEvent.STARTED, "running")
+                effects += self.office.on_changed(batch, index)
+        return effects
+
+    def _is_late_work(self, ref: LeaseRef) -> bool:
+        """Whether a lease of before this start may still bring results that are wanted."""
+        batch = self.office.batch(ref.batch)
+        return batch is not None and not batch.is_decided and ref.epoch < self.office.epoch
+
+    def _hopeless(self, batch: Batch, task: TaskProgress) -> str | None:
+        failed_on = task.failed_on or {}
+        witnesses = {
+            peer: reason for peer, reason in failed_on.items() if _fault(reason) in MODULE_FAULTS
+        }
+        if len(witnesses) >= MODULE_FAULT_WITNESSES or self.office.own in witnesses:
+            return next(reversed(witnesses.values()))
+        if task.failures > batch.contract.body.retries_max:
+            last = next(reversed(failed_on.values()))
+            return f"retries spent after {task.failures} failures: {last}"
+        return None
+
+
+def _fault(reason: str) -> ExecutionFailure | None:
+    """Return what an executor says was in the way, in the words of LeaseEnded."""
+    try:
+        return ExecutionFailure(reason.split(":", 1)[0])
+    except ValueError:
+        return None

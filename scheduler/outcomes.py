@@ -1,0 +1,102 @@
+"""How tasks end: cancelled, late, or decided on disk and then told to everybody."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.batch import Batch
+from scheduler.leasing import Leasing
+from scheduler.placement import Placements
+from scheduler.register import DecisionDurable, Register
+from scheduler.standing import Standings
+from scheduler.stewardship import Stewardship
+from scheduler.waiting import WaitingBatches
+from wire.effects import Effect, Send, SetTimer
+from wire.ids import BatchId
+from wire.messages import LeaseRef, Settled
+from wire.tasks import OutcomeKind
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineDue:
+    """Timer: what is not decided now fails."""
+
+    batch: BatchId
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcomes:
+    """Ends tasks."""
+
+    office: Stewardship
+    register: Register
+    leasing: Leasing
+    waiting: WaitingBatches
+    placements: Placements
+    standings: Standings
+    _is_time_known: bool = False
+
+    def on_cancel(self, batch: Batch, index: int) -> list[Effect]:
+        """Decide Cancelled, unless the task is decided or about to be."""
+        reasons = {index: "cancelled by its submitter"}
+        return self.register.close(batch, OutcomeKind.CANCELLED, reasons)
+
+    def deadline(self, batch: Batch) -> Effect:
+        """Return the timer of a batch's deadline, which counts from its submission.
+
+        While the wall clock is not known, or was not then, it counts from now.
+        """
+        wall_us, submitted_us = self.office.wall_us(), batch.submitted_wall_us
+        elapsed_us = max(0, wall_us - submitted_us) if wall_us and submitted_us else 0
+        left_us = max(0, batch.contract.body.deadline_us - elapsed_us)
+        return SetTimer(DeadlineDue(batch.batch), left_us)
+
+    def on_wall_clock_read(self) -> list[Effect]:
+        """The time is known for the first time: batches of before this start may be late."""
+        if self._is_time_known or not self.office.wall_us():
+            return []
+        self._is_time_known = True
+        return [
+            self.deadline(batch)
+            for batch in self.office.ledger.undecided.values()
+            if batch.is_durable and batch.submitted_wall_us
+        ]
+
+    def on_deadline_due(self, due: DeadlineDue) -> list[Effect]:
+        """What is not decided by now fails."""
+        batch = self.office.batch(due.batch)
+        if batch is None:
+            return []
+        late = {
+            index: f"deadline passed while {task.state}: {task.reason}"
+            for index, task in enumerate(batch.progress)
+            if task.is_open
+        }
+        return self.register.close(batch, OutcomeKind.FAILED, late)
+
+    def on_decision_durable(self, durable: DecisionDurable, *, now_us: int) -> list[Effect]:
+        """Tell everybody: those who wait here, the executor, and whoever else is at it."""
+        row = self.register.on_durable(durable)
+        vote = row.vote.body
+        batch = self.office.ledger.batches[vote.batch]
+        fresh = self.office.ledger.decide(durable.key, row)
+        effects: list[Effect] = []
+        if row.lease is not None:
+            lease = row.lease.body
+            ref = LeaseRef(lease.batch, lease.epoch, lease.attempt)
+            for index in fresh:
+                self.leasing.leases.end_task(ref, index)
+            effects += self.standings.on_results_kept(
+                lease.executor, ref, count=len(fresh), now_us=now_us
+            )
+            self.placements.on_room(lease.executor)
+            settled = Settled(batch=batch.batch, outcomes={**vote.outcomes})
+            effects.append(Send(lease.executor, settled))
+        effects += self.leasing.call_off(batch, fresh, now_us=now_us)
+        for index in fresh:
+            effects += self.office.on_changed(batch, index)
+        if batch.is_decided:
+            self.placements.forget(batch.batch)
+        if len(self.waiting):
+            effects += self.waiting.review_in(0, now_us=now_us)
+        return effects

@@ -1,0 +1,221 @@
+"""The steward's check of results: signature, lease, terms, and the output itself.
+
+A result counts under any lease this steward has given in this store, however late: pure tasks may
+run twice, and the register picks one. A lease of a store that is gone counts for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from scheduler.batch import Batch, Decided
+from scheduler.leasing import Leasing
+from scheduler.register import Register
+from scheduler.standing import Standings
+from scheduler.states import TaskEvent, TaskState
+from scheduler.stewardship import Stewardship
+from telemetry.breaker import ProbeEnd
+from wire.content import SEALED_EXTRA_BYTES, Content
+from wire.effects import Effect, Fetch, Offer, OutputCheck, Send, SetTimer, Trace
+from wire.errors import MalformedFrame
+from wire.events import Fetched, FetchFailed
+from wire.ids import BatchId, PeerId
+from wire.membership import Role
+from wire.messages import LeaseRef, ResultsOffered, Settled
+from wire.signed import Signed
+from wire.tasks import Contract, Lease, Outcome, ProvenResult, Result, open_result, result_digest
+
+DECISION_TICK_US = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionTick:
+    """Timer: vote on all results that were checked since the last tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputToken:
+    """Names the fetch of one output to the host."""
+
+    batch: BatchId
+    index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checking:
+    """A result whose output is being fetched and checked."""
+
+    lease: Signed[Lease]
+    proven: ProvenResult
+    result: Result
+
+    @property
+    def ref(self) -> LeaseRef:
+        return LeaseRef(self.result.batch, self.result.epoch, self.result.attempt)
+
+
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """Results on their way from an executor's offer to the register: one of a task at a time."""
+
+    office: Stewardship
+    register: Register
+    leasing: Leasing
+    standings: Standings
+    _checking: dict[OutputToken, _Checking] = field(default_factory=dict)
+    _checked: list[_Checking] = field(default_factory=list)
+
+    def on_results_offered(
+        self, sender: PeerId, offered: ResultsOffered, *, now_us: int
+    ) -> list[Effect]:
+        """Check what came out, whoever brings it; tell what is settled already."""
+        lease = offered.lease.body
+        if offered.lease.signer != self.office.own:
+            return [Trace("result.of_another_steward", {"sender": sender.hex()})]
+        batch = self.office.batch(lease.batch)
+        settled: dict[int, Outcome | None] = {}
+        effects: list[Effect] = []
+        for proven, result in _of_lease(offered):
+            if batch is None:
+                settled[result.index] = None  # this store never knew it, or has forgotten it
+                continue
+            one = _Checking(lease=offered.lease, proven=proven, result=result)
+            decided = batch.progress[result.index].decided
+            if decided is not None:
+                settled[result.index] = _outcome_of(decided)
+                self.leasing.leases.end_task(one.ref, result.index)
+                effects += self.leasing.over_without_proof(result.executor, one.ref, now_us=now_us)
+            elif lease.store == self.office.store:
+                effects += self._take(sender, batch, one, now_us=now_us)
+        if settled:
+            effects.append(Send(sender, Settled(batch=lease.batch, outcomes=settled)))
+        return effects
+
+    def on_fetched(self, fetched: Fetched) -> list[Effect]:
+        """An output is here and is what its result says: vote at the next tick."""
+        checking = self._taken(fetched.token)
+        if checking is None:
+            return []
+        self._checked.append(checking)
+        return [SetTimer(DecisionTick(), DECISION_TICK_US)] if len(self._checked) == 1 else []
+
+    def on_fetch_failed(self, failed: FetchFailed, *, now_us: int) -> list[Effect]:
+        """The output cannot be had, or is not what was signed: somebody else has to run it."""
+        one = self._taken(failed.token)
+        if one is None:
+            return []
+        executor, index = one.result.executor, one.result.index
+        effects = self.standings.on_dispute(executor) if failed.is_wrong else []
+        effects += self.standings.on_lease_ended(
+            executor, one.ref, ProbeEnd.DEVICE_FAILED, now_us=now_us
+        )
+        batch = self.office.batch(one.result.batch)
+        task = None if batch is None else batch.progress[index]
+        if batch is None or task is None or not task.is_open:
+            return effects  # decided without it
+        if failed.is_wrong:
+            task.refused = {*(task.refused or ()), result_digest(one.proven.received)}
+        reason = f"its result was refused: {failed.reason}"
+        batch.move(index, TaskEvent.RESULT_REFUSED, reason)
+        if self.leasing.resume(batch, index):  # another device is at it already
+            return effects + self.office.on_changed(batch, index)
+        return effects + self.leasing.wait_again(batch, index, executor, reason, now_us=now_us)
+
+    def on_decision_tick(self, *, now_us: int) -> list[Effect]:
+        """Vote once for all results of a lease that were checked; keep their outputs."""
+        checked, self._checked = self._checked, []
+        by_lease: dict[bytes, list[_Checking]] = {}
+        effects: list[Effect] = []
+        for one in checked:
+            batch = self.office.batch(one.result.batch)
+            if batch is not None and batch.progress[one.result.index].is_open:
+                by_lease.setdefault(one.lease.received, []).append(one)
+            else:
+                effects += self.leasing.over_without_proof(
+                    one.result.executor, one.ref, now_us=now_us
+                )
+        for group in by_lease.values():
+            batch = self.office.ledger.batches[group[0].result.batch]
+            blobs = (one.result.output.blob for one in group)
+            effects += [Offer(blob, batch.batch) for blob in blobs if blob is not None]
+            results = {one.result.index: one.proven for one in group}
+            effects += self.register.choose(batch, group[0].lease, results)
+        return effects
+
+    def _take(self, sender: PeerId, batch: Batch, one: _Checking, *, now_us: int) -> list[Effect]:
+        result = one.result
+        task = batch.progress[result.index]
+        fault = self._fault(result, batch.contract.body)
+        granted = self.leasing.leases.of(one.ref, result.executor)
+        if fault is not None:
+            effects: list[Effect] = [Trace("result.refused", {"reason": fault})]
+            if granted is not None and result.index in granted.indices:
+                effects += self.leasing.give_back(
+                    one.ref, granted, (result.index,), fault, ProbeEnd.DEVICE_FAILED, now_us=now_us
+                )
+            return effects
+        # The work under this lease is done, so it cannot run out while its result is checked.
+        self.leasing.leases.end_task(one.ref, result.index)
+        is_refused = result_digest(one.proven.received) in (task.refused or ())
+        if not task.is_open or task.state is TaskState.VERIFYING or is_refused:
+            return []  # it is offered again until the task is decided
+        token = OutputToken(batch.batch, result.index)
+        self._checking[token] = one
+        task.executor = result.executor
+        batch.move(result.index, TaskEvent.RESULT_OFFERED, "checking the result")
+        check = OutputCheck(
+            box=batch.own_key(self.office.own), index=result.index, digest=result.output_digest
+        )
+        sources = tuple(dict.fromkeys((sender, result.executor)))
+        fetch = Fetch(content=result.output, sources=sources, token=token, check=check)
+        return [*self.office.on_changed(batch, result.index), fetch]
+
+    def _fault(self, result: Result, contract: Contract) -> str | None:
+        rules = (
+            (
+                not self.office.may(result.executor, Role.EXECUTOR),
+                "its signer may not execute tasks",
+            ),
+            (
+                result.engine_profile not in contract.engine_profiles,
+                f"engine profile {result.engine_profile}",
+            ),
+            (result.fuel_used > contract.limits.fuel, "more fuel than the limit"),
+            (
+                _size_bytes(result.output) > contract.limits.output_bytes + SEALED_EXTRA_BYTES,
+                "more output than the limit",
+            ),
+            (result.log is not None and result.log.blob is not None, "its log is not in it"),
+        )
+        return next((fault for applies, fault in rules if applies), None)
+
+    def _taken(self, token: Hashable) -> _Checking | None:
+        return self._checking.pop(token, None) if isinstance(token, OutputToken) else None
+
+
+def _of_lease(offered: ResultsOffered) -> list[tuple[ProvenResult, Result]]:
+    """Return the results that the holder of the lease signed, under that lease."""
+    lease = offered.lease.body
+    found: list[tuple[ProvenResult, Result]] = []
+    for proven in offered.results:
+        try:
+            result = open_result(proven)
+        except MalformedFrame:
+            continue  # whoever brings such a thing is not believed in anything else either
+        run = (result.batch, result.executor, result.epoch, result.attempt)
+        if run == (lease.batch, lease.executor, lease.epoch, lease.attempt) and (
+            result.index in lease.indices
+        ):
+            found.append((proven, result))
+    return found
+
+
+def _size_bytes(content: Content) -> int:
+    if content.inline is not None:
+        return len(content.inline)
+    return 0 if content.blob is None else content.blob.size_bytes
+
+
+def _outcome_of(decided: Decided) -> Outcome:
+    return Outcome(kind=decided.kind, result=decided.result, reason=decided.reason)
