@@ -68,7 +68,7 @@ from wire.commands import (
     ListPeers,
     Submit,
 )
-from wire.effects import Answer, Effect, Persist, Publish, Send, SetTimer, Trace
+from wire.effects import Answer, AnswerJoin, Effect, Persist, Publish, Send, SetTimer, Trace
 from wire.events import (
     Asked,
     AskedNoMore,
@@ -98,7 +98,15 @@ from wire.events import (
     WallClockRead,
 )
 from wire.ids import MeshId, PeerId, StoreId, did_key, mesh_text, peer_text
-from wire.membership import Genesis, Role, check_chain, mesh_id_of
+from wire.membership import (
+    ADDRESSES_MAX,
+    Genesis,
+    JoinRefusal,
+    JoinRefused,
+    Role,
+    check_chain,
+    mesh_id_of,
+)
 from wire.messages import (
     LINK_PROTOCOL,
     BucketSummary,
@@ -355,7 +363,7 @@ class MeshNode:
             case DialFailed(peer, reason):
                 return [
                     *self.overlay.on_dial_failed(peer, reason, now_us=self._now_us),
-                    *self.lookups.on_unreachable(peer),
+                    *self.lookups.on_unreachable(peer, now_us=self._now_us),
                 ]
             case Asked(request, command):
                 return self._on_asked(request, command)
@@ -386,8 +394,9 @@ class MeshNode:
             case Sampled(body):
                 return self._on_sampled(decode_sample(body))
             case Listening(addresses):
-                self._addresses = addresses
-                return self._spread(self.own_records.on_addresses(addresses, now_us=now_us))
+                # A presence with more could not be read by anybody.
+                self._addresses = addresses[:ADDRESSES_MAX]
+                return self._spread(self.own_records.on_addresses(self._addresses, now_us=now_us))
             case WallClockRead(wall_us, uncertainty_us):
                 known_us = 0 if uncertainty_us is None else wall_us
                 self._wall = _Wall(read_us=known_us, read_at_us=now_us)
@@ -426,19 +435,20 @@ class MeshNode:
                 decisions=rows.keyed(DECISION_ROW, DecisionRow),
             ),
             *self.gossip.start(),
-            SetTimer(ProvideReviewDue(), self.rng.randrange(1, 2_000_000)),
+            # After the first sync: before it every capability seems rare.
+            SetTimer(ProvideReviewDue(), self.rng.randrange(3_000_000, 6_000_000)),
         ]
 
     def _on_stopping(self) -> list[Effect]:
         self._is_stopping = True
         self.steward.on_stopping()
-        return [
-            *self.executor.on_stopping(),
-            *self._spread(self.own_records.on_stopping(now_us=self._now_us)),
-        ]
+        goodbye = self.own_records.on_stopping(now_us=self._now_us)
+        return [*self.executor.on_stopping(), *self._spread(goodbye), *self._publish(goodbye)]
 
     def _refuse_while_broken(self, event: Event) -> list[Effect]:
         # What is not durable must not be promised: nothing is decided until a restart from disk.
+        if isinstance(event, JoinAsked):
+            return [AnswerJoin(event.request, JoinRefused(reason=JoinRefusal.BUSY))]
         if not isinstance(event, Asked):
             return []
         refused = Refused(
@@ -468,7 +478,7 @@ class MeshNode:
         self.liveness.on_link_down(peer)
         return [
             *self.overlay.on_link_down(peer, reason, now_us=self._now_us),
-            *self.lookups.on_unreachable(peer),
+            *self.lookups.on_unreachable(peer, now_us=self._now_us),
             Trace("link.down", {"peer": peer.hex(), "reason": reason}),
         ]
 
@@ -526,7 +536,7 @@ class MeshNode:
         now_us = self._now_us
         match key:
             case ReviewDue():
-                return self.overlay.on_review_due(now_us=now_us)
+                return [] if self._is_stopping else self.overlay.on_review_due(now_us=now_us)
             case HeartbeatDue(peer):
                 return self.liveness.on_heartbeat_due(peer, now_us=now_us)
             case ExchangeDue():
@@ -590,7 +600,10 @@ class MeshNode:
         for signed in message.records:
             if signed.body.owner == self.own and signed.signer == self.own:
                 effects += self.own_records.on_own_record_heard(signed.body, now_us=self._now_us)
-        return effects + self.gossip.on_records_given(peer, message, now_us=self._now_us)
+        effects += self.gossip.on_records_given(peer, message, now_us=self._now_us)
+        if peer is not None:
+            effects += self.lookups.on_records_given(peer, message, now_us=self._now_us)
+        return effects
 
     def _on_fresh_telemetry(self, peer: PeerId, signed: Signed[Record] | None) -> list[Effect]:
         if signed is None or signed.body.owner != peer or peer == self.own:
@@ -602,7 +615,7 @@ class MeshNode:
         if self.directory.revision == self._revision_seen:
             return []
         self._revision_seen = self.directory.revision
-        effects = self.lookups.on_members_changed()
+        effects = self.lookups.on_members_changed(now_us=self._now_us)
         if self._store is not None:
             effects += self.steward.on_devices_changed(now_us=self._now_us)
         return effects

@@ -10,7 +10,7 @@ from p2p.capability import missing
 from p2p.directory import Directory, Member
 from p2p.overlay import Overlay
 from scheduler.standing import Standings
-from telemetry.breaker import Breaker
+from telemetry.breaker import Breaker, BreakerState
 from telemetry.health import Health
 from wire.answers import Candidate, Found, HealthView, PeerList, PeerView, RefusalCode, Refused
 from wire.errors import MalformedId
@@ -38,11 +38,9 @@ class PeerViews:
             member = self.directory.get(peer_from_text(reference))
             matching = [] if member is None else [member]
         except MalformedId:
-            matching = [one for one in self.directory if one.name == reference]
-            if not matching and len(reference) >= PREFIX_LETTERS_MIN:
-                matching = [
-                    one for one in self.directory if peer_text(one.peer).startswith(reference)
-                ]
+            # Names are chosen by their devices: one that looks like the beginning of another's id
+            # must not be taken for it.
+            matching = [one for one in self.directory if _is_meant(one, reference)]
         if len(matching) == 1:
             return matching[0]
         if not matching:
@@ -110,7 +108,7 @@ class PeerViews:
         measured = self.standings.measurements.of(member.peer)
         state, reason = self._state(member)
         is_self = member.peer == self.own
-        breaker = self.own_breaker if is_self else self.standings.breaker(member.peer)
+        breaker = self.own_breaker.state if is_self else self.standings.state(member.peer)
         rates = (measured.up_bits_per_second, measured.down_bits_per_second)
         versions = [signed.body.incarnation for signed in member.records.values()]
         return PeerView(
@@ -129,8 +127,8 @@ class PeerViews:
             engine_profiles=[] if presence is None else list(presence.engine_profiles),
             incarnation=max(versions, default=0),
             health=self.health_view(member.peer),
-            breaker=str(breaker.state),
-            breaker_reason=breaker_reason(breaker),
+            breaker=str(breaker),
+            breaker_reason=self._breaker_reason(member.peer, breaker),
             round_trip_us=measured.round_trip_us,
             transfer_bits_per_s=min((rate for rate in rates if rate is not None), default=None),
             telemetry=None if sample is None else msgspec.to_builtins(sample),
@@ -141,6 +139,13 @@ class PeerViews:
             failures=measured.failures_count,
             leases_held=None if sample is None else sample.leases_count,
         )
+
+    def _breaker_reason(self, peer: PeerId, state: BreakerState) -> str | None:
+        if peer == self.own:
+            return breaker_reason(self.own_breaker)
+        if state is BreakerState.CLOSED:
+            return None  # perhaps there is no breaker: looking at a device must not make one
+        return breaker_reason(self.standings.breaker(peer))
 
     def _state(self, member: Member) -> tuple[str, str | None]:
         if member.peer == self.own:
@@ -159,6 +164,12 @@ def breaker_reason(breaker: Breaker) -> str | None:
     """Return why a breaker is not closed, in words; None if it is."""
     parts = [f"{one.cause} {one.observed} > {one.limit}" for one in breaker.reasons]
     return ", ".join(parts) or None
+
+
+def _is_meant(member: Member, reference: str) -> bool:
+    if member.name == reference:
+        return True
+    return len(reference) >= PREFIX_LETTERS_MIN and peer_text(member.peer).startswith(reference)
 
 
 def _rounded(term: float | None) -> float | None:

@@ -13,7 +13,7 @@ from random import Random
 from p2p.directory import Chain, Directory, Merge
 from wire.effects import Effect, Send, SetTimer, Trace
 from wire.errors import NotAMember
-from wire.ids import PeerId
+from wire.ids import PeerId, peer_text
 from wire.messages import (
     BUCKET_COUNT,
     HASH_BYTES,
@@ -66,7 +66,7 @@ class Gossip:
         try:
             self.directory.introduce(peer, chain)
         except NotAMember as error:  # the handshake checked the chain: it was removed meanwhile
-            return [Trace("gossip.stranger", {"peer": peer.hex(), "reason": str(error)})]
+            return [Trace("gossip.stranger", {"peer_id": peer_text(peer), "reason": str(error)})]
         return [self._summary_to(peer)]
 
     def on_state_summary(self, peer: PeerId, summary: StateSummary) -> list[Effect]:
@@ -183,7 +183,7 @@ def _number(version: RecordVersion) -> tuple[int, int]:
 
 
 def _refusal(peer: PeerId | None, merge: Merge, count: int) -> Effect:
-    fields = {"peer": None if peer is None else peer.hex(), "reason": merge.name.lower()}
+    fields = {"peer_id": None if peer is None else peer_text(peer), "reason": merge.name.lower()}
     return Trace("record.refused", {**fields, "count": count})
 
 

@@ -1,24 +1,27 @@
 """Who provides these capabilities? The directory first, then the DHT, checked at the source.
 
 A provider record proves nothing: whoever it names is linked to, and its own signed capabilities are
-held against the whole request. So a poisoned record can only waste time.
+held against the whole request. So a poisoned record can only waste time: whoever does not hold what
+was said of it, or cannot be reached, makes room for the next that was named.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2p.directory import Directory, Member
 from p2p.overlay import Overlay
 from wire.effects import Effect, FindProviders, Provide, Send, SetTimer, Withdraw
-from wire.events import ProvidersFound
+from wire.events import Provider, ProvidersFound
 from wire.ids import PeerId
-from wire.messages import RecordsWanted, RecordVersion
+from wire.messages import RecordsGiven, RecordsWanted, RecordVersion
 from wire.records import RecordKind
 
 LOOKUPS_MAX = 64
-PROVIDERS_ASKED_MAX = 8
+PROVIDERS_NAMED_MAX = 64
+PROVIDERS_ASKED_MAX = 8  # at a time
 LOOKUP_US_MAX = 8_000_000
 PROVIDE_REVIEW_EVERY_US = 60_000_000
 COMMON_SHARE = 10  # a key that more than a tenth of the directory holds stays in gossip
@@ -48,9 +51,12 @@ class LookupToken:
 @dataclass(slots=True, kw_only=True)
 class _Lookup:
     capabilities: tuple[str, ...]
+    via: str
     then: Continue
-    awaited: set[PeerId] = field(default_factory=set)
+    is_named: bool = False  # the DHT has answered
     named: set[PeerId] = field(default_factory=set)
+    waiting: deque[Provider] = field(default_factory=deque)
+    awaited: set[PeerId] = field(default_factory=set)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,12 +75,12 @@ class Lookups:
 
         `via` is `local`, `dht`, or `any`: local, and the DHT if that finds nothing.
         """
-        local = self.directory.providers(frozenset(capabilities))
+        local = self._providers(capabilities)
         wants_dht = via == "dht" or (via == "any" and not local)
         if not wants_dht or len(self._lookups) >= LOOKUPS_MAX:
             return then("local", local)
         self._count += 1
-        self._lookups[self._count] = _Lookup(capabilities=capabilities, then=then)
+        self._lookups[self._count] = _Lookup(capabilities=capabilities, via=via, then=then)
         return [
             FindProviders(self._rarest(capabilities), LookupToken(self._count)),
             SetTimer(LookupEnds(self._count), LOOKUP_US_MAX),
@@ -84,19 +90,13 @@ class Lookups:
         """Ask those who were named for their own word."""
         number = found.token.number if isinstance(found.token, LookupToken) else 0
         lookup = self._lookups.get(number)
-        if lookup is None:
+        if lookup is None or lookup.is_named:
             return []
-        effects: list[Effect] = []
-        for provider in found.providers[:PROVIDERS_ASKED_MAX]:
-            lookup.named.add(provider.peer)
-            if provider.peer == self.own or self._is_provider(provider.peer, lookup):
-                continue
-            lookup.awaited.add(provider.peer)
-            if provider.peer in self.links:
-                effects.append(_ask_capabilities(provider.peer))
-            else:
-                effects += self.overlay.reach(provider.peer, provider.addresses, now_us=now_us)
-        return effects + self._finish_if_known(number, lookup)
+        lookup.is_named = True
+        providers = found.providers[:PROVIDERS_NAMED_MAX]
+        lookup.named = {provider.peer for provider in providers}
+        lookup.waiting = deque(provider for provider in providers if provider.peer != self.own)
+        return self._go_on(number, lookup, now_us=now_us)
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
         """Somebody a lookup waits for is linked now: ask it."""
@@ -104,20 +104,28 @@ class Lookups:
             return [_ask_capabilities(peer)]
         return []
 
-    def on_unreachable(self, peer: PeerId) -> list[Effect]:
-        """Wait for this one no longer."""
-        effects: list[Effect] = []
-        for number, lookup in list(self._lookups.items()):
-            lookup.awaited.discard(peer)
-            effects += self._finish_if_known(number, lookup) if lookup.named else []
-        return effects
+    def on_unreachable(self, peer: PeerId, *, now_us: int) -> list[Effect]:
+        """A dial failed, or a link ended: wait for this one no longer."""
+        return [] if peer in self.links else self._await_no_more(peer, now_us=now_us)
 
-    def on_members_changed(self) -> list[Effect]:
-        """Records came in: perhaps those that were asked for."""
+    def on_records_given(self, peer: PeerId, given: RecordsGiven, *, now_us: int) -> list[Effect]:
+        """A device gave records, which are merged: if its own capabilities are there, it answered.
+
+        Also if they are those that were known: what the DHT said of it was then wrong.
+        """
+        kinds = {signed.body.kind for signed in given.records if signed.body.owner == peer}
+        if RecordKind.CAPABILITIES not in kinds:
+            return []
+        return self._await_no_more(peer, now_us=now_us)
+
+    def on_members_changed(self, *, now_us: int) -> list[Effect]:
+        """Records came in, by whatever way: perhaps those that a lookup waits for."""
         effects: list[Effect] = []
         for number, lookup in list(self._lookups.items()):
-            lookup.awaited -= {peer for peer in lookup.awaited if self._has_capabilities(peer)}
-            effects += self._finish_if_known(number, lookup) if lookup.named else []
+            known = {peer for peer in lookup.awaited if self._is_provider(peer, lookup)}
+            if known:
+                lookup.awaited -= known
+                effects += self._go_on(number, lookup, now_us=now_us)
         return effects
 
     def on_lookup_ends(self, ends: LookupEnds) -> list[Effect]:
@@ -125,21 +133,47 @@ class Lookups:
         lookup = self._lookups.get(ends.number)
         return [] if lookup is None else self._finish(ends.number, lookup)
 
-    def _finish_if_known(self, number: int, lookup: _Lookup) -> list[Effect]:
-        return self._finish(number, lookup) if not lookup.awaited else []
+    def _await_no_more(self, peer: PeerId, *, now_us: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for number, lookup in list(self._lookups.items()):
+            if peer in lookup.awaited:
+                lookup.awaited.discard(peer)
+                effects += self._go_on(number, lookup, now_us=now_us)
+        return effects
+
+    def _go_on(self, number: int, lookup: _Lookup, *, now_us: int) -> list[Effect]:
+        """Ask the next, PROVIDERS_ASKED_MAX at a time; finish when there is nobody to wait for."""
+        effects: list[Effect] = []
+        while lookup.waiting and len(lookup.awaited) < PROVIDERS_ASKED_MAX:
+            effects += self._ask(lookup.waiting.popleft(), lookup, now_us=now_us)
+        return effects if lookup.awaited else effects + self._finish(number, lookup)
+
+    def _ask(self, provider: Provider, lookup: _Lookup, *, now_us: int) -> list[Effect]:
+        peer = provider.peer
+        if peer in lookup.awaited or self._is_provider(peer, lookup):
+            return []
+        effects = self.overlay.reach(peer, provider.addresses, now_us=now_us)
+        if peer in self.links:
+            effects.append(_ask_capabilities(peer))
+        elif not self.overlay.is_dialling(peer):
+            return effects  # it has no address, or too many dials are under way
+        lookup.awaited.add(peer)
+        return effects
 
     def _finish(self, number: int, lookup: _Lookup) -> list[Effect]:
         del self._lookups[number]
-        providers = self.directory.providers(frozenset(lookup.capabilities))
+        providers = self._providers(lookup.capabilities)
         found = [member for member in providers if member.peer in lookup.named]
+        if not found and lookup.via == "any":
+            return lookup.then("local" if providers else "dht", providers)
         return lookup.then("dht", found)
+
+    def _providers(self, capabilities: tuple[str, ...]) -> list[Member]:
+        return self.directory.providers(frozenset(capabilities))
 
     def _is_provider(self, peer: PeerId, lookup: _Lookup) -> bool:
         member = self.directory.get(peer)
         return member is not None and member.capabilities >= set(lookup.capabilities)
-
-    def _has_capabilities(self, peer: PeerId) -> bool:
-        return self.directory.record(peer, RecordKind.CAPABILITIES) is not None
 
     def _rarest(self, capabilities: tuple[str, ...]) -> str:
         return min(capabilities, key=lambda key: (_count_of(key, self.directory), key))

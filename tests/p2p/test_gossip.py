@@ -23,7 +23,7 @@ from support.records import (
 from p2p.gossip import RUMOR_FANOUT, ExchangeDue, Gossip
 from wire.codec import FRAME_BYTES_MAX, FrameCodec
 from wire.effects import Effect, Send, SetTimer, Trace
-from wire.ids import PeerId
+from wire.ids import PeerId, peer_text
 from wire.keys import Ed25519Verifier
 from wire.membership import Chain
 from wire.messages import (
@@ -323,7 +323,7 @@ def test_forgeries_are_dropped_and_traced_and_go_no_further() -> None:
     )
     effects = gossip.on_records_given(PEER.peer, given, now_us=1)
     assert [effect.fields for effect in effects if isinstance(effect, Trace)] == [
-        {"peer": PEER.peer.hex(), "reason": reason, "count": 1}
+        {"peer_id": peer_text(PEER.peer), "reason": reason, "count": 1}
         for reason in ("malformed", "not_a_member")
     ]
     assert sent(effects) == []
