@@ -16,8 +16,6 @@ from random import SystemRandom
 import psutil
 import structlog
 import trio
-from p2p.blob_exchange import BlobFetcher, BlobServer
-from p2p.joining import JoinServer, redeem
 
 from meshd.blobstore import BlobStore
 from meshd.clock import BootClock, now_us
@@ -48,9 +46,11 @@ from meshd.status import StatusDesk
 from meshd.store import Store
 from meshd.version import version
 from meshd.writer import RowReader, Writer
+from p2p.blob_exchange import BlobFetcher, BlobServer
 from p2p.capability import own_capabilities
 from p2p.errors import CannotListen
 from p2p.host import Host, HostConfig
+from p2p.joining import JoinServer, redeem
 from p2p.links import Links, LinkSettings
 from p2p.mdns import service_name
 from sandbox.pool import Pool
@@ -244,7 +244,7 @@ class Daemon:
 
     async def _introduce(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Kademlia wants to ask a device: link to it first, so that it knows us for a member."""
-        if self._links is not None:
+        if self._links is not None and addresses:
             await self._links.dial(peer, addresses)
 
     async def _start_parts(
@@ -369,6 +369,7 @@ class Daemon:
             genesis=known.genesis,
             chain=known.chain,
             network_key=known.network_key,
+            removed=frozenset(removal.body.subject for removal in known.removals),
             rng=SystemRandom(),
         )
 

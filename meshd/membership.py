@@ -20,6 +20,7 @@ from wire.membership import (
     Invitation,
     JoinGranted,
     NetworkKey,
+    Removal,
     found_mesh,
     invitation_from_text,
     mesh_id_of,
@@ -44,6 +45,7 @@ class MembershipRow(Struct, frozen=True, kw_only=True):
     genesis: Signed[Genesis]
     chain: Chain
     network_key: NetworkKey
+    removals: tuple[Signed[Removal], ...] = ()
     recovery_seed: bytes | None = None
 
     def __repr__(self) -> str:
@@ -99,7 +101,10 @@ def found(keys: Ed25519Keys, *, operator: str) -> MembershipRow:
 def joined(invitation: Invitation, granted: JoinGranted) -> MembershipRow:
     """Return the papers that an invitation was redeemed for."""
     return MembershipRow(
-        genesis=granted.genesis, chain=granted.chain, network_key=invitation.network_key
+        genesis=granted.genesis,
+        chain=granted.chain,
+        network_key=invitation.network_key,
+        removals=granted.removals,
     )
 
 

@@ -179,6 +179,7 @@ class MeshNode:
         chain: Chain,
         network_key: bytes,
         rng: Random,
+        removed: frozenset[PeerId] = frozenset(),
     ) -> None:
         self.settings = settings
         self.signer = signer
@@ -188,6 +189,7 @@ class MeshNode:
         self.mesh: MeshId = mesh_id_of(genesis)
         self.certificate = check_chain(chain, genesis=genesis, subject=self.own)
         self.rng = rng
+        self._removed = removed
         self.links: dict[PeerId, object] = {}
         self._now_us = 0
         self._started_us: int | None = None
@@ -208,7 +210,7 @@ class MeshNode:
             own=self.own,
             genesis=self.genesis,
             is_linked=self.links.__contains__,
-            is_removed=_nobody_is_removed,
+            is_removed=self._removed.__contains__,
             is_needed=lambda peer: self.overlay.is_needed(peer),
             members_max=settings.members_max,
         )
@@ -470,7 +472,7 @@ class MeshNode:
             *self.gossip.on_link_up(link.peer, link.hello.chain),
             *self.lookups.on_link_up(link.peer),
             *self.executor.on_link_up(link.peer),
-            Trace("link.up", {"peer": link.peer.hex(), "address": link.address}),
+            Trace("link.up", {"peer_id": peer_text(link.peer), "address": link.address}),
         ]
 
     def _on_link_down(self, peer: PeerId, reason: str) -> list[Effect]:
@@ -479,7 +481,7 @@ class MeshNode:
         return [
             *self.overlay.on_link_down(peer, reason, now_us=self._now_us),
             *self.lookups.on_unreachable(peer, now_us=self._now_us),
-            Trace("link.down", {"peer": peer.hex(), "reason": reason}),
+            Trace("link.down", {"peer_id": peer_text(peer), "reason": reason}),
         ]
 
     def _on_message(self, peer: PeerId, message: Message) -> list[Effect]:
@@ -827,10 +829,6 @@ class _RowsByKind:
 
     def values(self, kind: str, struct: type[_Value]) -> list[_Value]:
         return [value for _, value in self.keyed(kind, struct)]
-
-
-def _nobody_is_removed(_: PeerId) -> bool:
-    return False
 
 
 def _speed(sample: Sample | None) -> int:
