@@ -95,7 +95,7 @@ class Lookups:
         lookup.is_named = True
         providers = found.providers[:PROVIDERS_NAMED_MAX]
         lookup.named = {provider.peer for provider in providers}
-        lookup.waiting = deque(provider for provider in providers if provider.peer != self.own)
+        lookup.waiting = deque(providers)
         return self._go_on(number, lookup, now_us=now_us)
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
