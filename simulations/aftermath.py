@@ -46,10 +46,10 @@ class Aftermath:
     def _check_kept(self, one: AcceptedTask, view: object) -> None:
         if not isinstance(view, TaskView) or not view.is_decided:
             raise InvariantBroken(f"S1: {one.task} was accepted, and now: {view}")
+        receipt = self._answer(one.host, GetReceipt(view.id))
+        if not isinstance(receipt, ReceiptView):
+            raise InvariantBroken(f"S3: {view.id} is decided and has no receipt: {receipt}")
         if view.outcome == OutcomeKind.RESULT:
-            receipt = self._answer(one.host, GetReceipt(view.id))
-            if not isinstance(receipt, ReceiptView):
-                raise InvariantBroken(f"S3: {view.id} has a result and no receipt: {receipt}")
             self._check_output(one, view)
 
     def _check_output(self, one: AcceptedTask, view: TaskView) -> None:

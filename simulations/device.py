@@ -54,6 +54,7 @@ class Device:
 class HostSettings(Struct, frozen=True, kw_only=True):
     """How fast the parts of a device are, and which profile it is configured with."""
 
+    lease_us: int = 10_000_000
     is_wide_area: bool = True  # profile `wan`: a second of round trip is still fast enough
     sync_us: int = 2_000
     sync_jitter_us: int = 2_000

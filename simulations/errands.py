@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulations.checks import AcceptedTask
-from simulations.plan import Submit
+from simulations.plan import Cancel, Submit
 from simulations.sandbox import Program
 from simulations.submission import Work, work_of
 from simulations.world import Request, World
 from wire.answers import Accepted
-from wire.commands import ListTasks, WaitBatch
+from wire.commands import CancelTask, ListTasks, WaitBatch
 
 VIEWS_MAX = 20
 
@@ -35,8 +35,18 @@ class Errands:
         """Submit a batch, if there is somebody to ask."""
         if self._world.hosts[step.node].is_answering:
             program = Program(work_us=step.work_us, output_bytes=step.output_bytes)
-            work = work_of(step.count, program)
+            work = work_of(step.count, program, deadline_us=step.deadline_us)
             self.submitted.append(Submitted(self._world.submit(step.node, work), work))
+
+    def cancel(self, step: Cancel) -> None:
+        """Cancel a task, if it was accepted and there is somebody to ask."""
+        if step.submission >= len(self.submitted):
+            return
+        request = self.submitted[step.submission].request
+        accepted = request.last
+        if isinstance(accepted, Accepted) and self._world.hosts[request.node].is_answering:
+            task = accepted.tasks[step.index % len(accepted.tasks)]
+            self._world.ask(request.node, CancelTask(task))
 
     def look(self) -> None:
         """Ask for the tasks: the checks compare what is answered over time."""

@@ -32,6 +32,7 @@ def make_mesh_node(boot: Boot) -> Node:
         workers_count=boot.settings.workers_count,
         task_slots=TASK_SLOTS_PER_WORKER * boot.settings.workers_count,
         breaker=breaker,
+        lease_us=boot.settings.lease_us,
     )
     return MeshNode(
         settings=settings,

@@ -31,6 +31,16 @@ class Submit(Struct, frozen=True, kw_only=True, tag_field="do", tag="submit"):
     count: int = 1
     work_us: int = 1_000_000
     output_bytes: int = 64
+    deadline_us: int = 3_600 * US_PER_S
+
+
+class Cancel(Struct, frozen=True, kw_only=True, tag_field="do", tag="cancel"):
+    """Whoever submitted the batch number `submission` (from 0) cancels one task of it."""
+
+    at_us: int
+    submission: int
+    index: int
+    when_working: bool = False
 
 
 class Split(Struct, frozen=True, kw_only=True, tag_field="do", tag="split"):
@@ -103,7 +113,9 @@ class FillDisk(Struct, frozen=True, kw_only=True, tag_field="do", tag="fill_disk
     free_after_us: int
 
 
-Step: TypeAlias = Submit | Split | Cut | Slow | Heal | Crash | CrashWriting | Freeze | FillDisk
+Step: TypeAlias = (
+    Submit | Cancel | Split | Cut | Slow | Heal | Crash | CrashWriting | Freeze | FillDisk
+)
 
 
 class Plan(Struct, frozen=True, kw_only=True):

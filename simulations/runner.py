@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -12,6 +13,7 @@ from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.errands import Errands
 from simulations.plan import (
+    Cancel,
     Crash,
     CrashWriting,
     Cut,
@@ -35,6 +37,9 @@ FULL_MESH_MAX = 8  # so few devices link with all others
 CALM_US = 2 * US_PER_S
 
 
+WAITING_STEPS = (Cancel, Split, Cut, Crash, Freeze)  # those that may wait for somebody to work
+
+
 class Report(Struct, frozen=True, kw_only=True):
     """What came of a run."""
 
@@ -45,6 +50,7 @@ class Report(Struct, frozen=True, kw_only=True):
     submitted_count: int
     accepted_count: int
     complete_count: int
+    cancelled_count: int
     failed_count: int
     lost_count: int  # accepted by a store that was lost with its disk
     seen: dict[str, int]
@@ -116,7 +122,7 @@ class Runner:
 
     def _begin(self, step: Step, until_us: int) -> None:
         """Carry a step out now, or look again if it waits for somebody to work."""
-        is_waiting = isinstance(step, Split | Cut | Crash | Freeze) and step.when_working
+        is_waiting = isinstance(step, WAITING_STEPS) and step.when_working
         if is_waiting and not self._find_executor() and self.world.engine.now_us < until_us:
             self.world.engine.after(LOOK_EVERY_US, partial(self._begin, step, until_us))
             return
@@ -137,6 +143,8 @@ class Runner:
         match step:
             case Submit():
                 self.errands.submit(step)
+            case Cancel():
+                self.errands.cancel(step)
             case Split():
                 world.split(*step.groups)
                 self._after(step.heal_after_us, world.heal)
@@ -231,11 +239,10 @@ class Runner:
 
     def _report(self) -> Report:
         world = self.world
-        kinds = [
+        kinds = Counter(
             world.checks.register.outcomes[one.task.batch, one.task.index].kind
             for one in self.errands.kept()
-        ]
-        complete_count = sum(kind is OutcomeKind.RESULT for kind in kinds)
+        )
         seen = world.trace.counts + world.checks.seen + world.network.counts
         return Report(
             seed=self.plan.seed,
@@ -244,8 +251,9 @@ class Runner:
             virtual_us=world.engine.now_us,
             submitted_count=sum(len(one.work.inputs) for one in self.errands.submitted),
             accepted_count=len(world.checks.accepted),
-            complete_count=complete_count,
-            failed_count=len(kinds) - complete_count,
-            lost_count=len(world.checks.accepted) - len(kinds),
+            complete_count=kinds[OutcomeKind.RESULT],
+            cancelled_count=kinds[OutcomeKind.CANCELLED],
+            failed_count=kinds[OutcomeKind.FAILED],
+            lost_count=len(world.checks.accepted) - kinds.total(),
             seen=dict(sorted(seen.items())),
         )

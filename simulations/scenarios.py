@@ -19,6 +19,7 @@ from simulations.errors import BadScenario
 from simulations.paths import NetworkSettings
 from simulations.plan import (
     SUBMITTER_ROLES,
+    Cancel,
     Crash,
     CrashWriting,
     Cut,
@@ -139,6 +140,20 @@ def _full_disk(seed: int) -> Plan:
     return _plan(seed, FillDisk(at_us=4 * US_PER_S, node=node, free_after_us=15 * US_PER_S))
 
 
+def _cancel(seed: int) -> Plan:
+    """Cancel three tasks at times at which their results may be under way."""
+    rng = source(seed, "cancel")
+    cancels = (
+        Cancel(
+            at_us=5 * US_PER_S + rng.randrange(4 * US_PER_S),
+            submission=1,
+            index=rng.randrange(BATCH_COUNT),
+        )
+        for _ in range(3)
+    )
+    return _plan(seed, *cancels, network=LOSSY)
+
+
 def _outage(seed: int) -> Plan:
     rng = source(seed, "outage")
     crashes = (
@@ -165,10 +180,20 @@ def _random(seed: int) -> Plan:
             count=rng.choice((1, 2, 12, 24)),
             work_us=rng.randrange(10_000, 3 * US_PER_S),
             output_bytes=rng.choice((0, 64, 100_000)),
+            deadline_us=rng.choice((5, 60, 3_600, 3_600)) * US_PER_S,
         )
         for _ in range(rng.randrange(1, 4))
     ]
     faults = [_random_fault(rng, node_count) for _ in range(rng.randrange(1, 7))]
+    cancels = [
+        Cancel(
+            at_us=rng.randrange(3 * US_PER_S, 20 * US_PER_S),
+            submission=rng.randrange(3),
+            index=rng.randrange(24),
+            when_working=rng.random() < HALF,
+        )
+        for _ in range(rng.randrange(3))
+    ]
     workless = [node for node in submitters if rng.random() < HALF]
     return Plan(
         seed=seed,
@@ -179,11 +204,13 @@ def _random(seed: int) -> Plan:
             loss_permille=rng.choice((0, 0, 10, 50)),
         ),
         host=HostSettings(
-            sync_us=rng.choice((100, 2_000, 50_000)), workers_count=rng.randrange(1, 5)
+            sync_us=rng.choice((100, 2_000, 50_000)),
+            workers_count=rng.randrange(1, 5),
+            lease_us=rng.choice((4 * US_PER_S, 10 * US_PER_S)),
         ),
         roles={node: SUBMITTER_ROLES for node in workless if node != 0},
         discovery=rng.choice((Discovery.LAN, Discovery.SEEDS)),
-        steps=(*submissions, *faults),
+        steps=(*submissions, *cancels, *faults),
         settle_us=300 * US_PER_S,
     )
 
@@ -261,6 +288,7 @@ _SCENARIOS = (
     ),
     Scenario("stall", "a process freezes for a while", _stall),
     Scenario("full-disk", "a disk takes nothing for a while", _full_disk),
+    Scenario("cancel", "tasks are cancelled while their results are under way", _cancel),
     Scenario("outage", "all devices lose power within a second, and come back one by one", _outage),
     Scenario("random", "up to six faults of any kind in a mesh of any shape", _random),
 )

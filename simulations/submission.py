@@ -32,15 +32,17 @@ class Work:
 
     program: Program
     inputs: tuple[bytes, ...]
+    deadline_us: int
 
     def expected_output(self, index: int) -> bytes:
         """Return what task `index` must put out, wherever it runs."""
         return output_of(module_of(self.program), _plaintext(self.inputs[index]), index)
 
 
-def work_of(count: int, program: Program) -> Work:
+def work_of(count: int, program: Program, *, deadline_us: int) -> Work:
     """Return a batch of `count` tasks whose inputs differ."""
-    return Work(program=program, inputs=tuple(b"input %d" % number for number in range(count)))
+    inputs = tuple(b"input %d" % number for number in range(count))
+    return Work(program=program, inputs=inputs, deadline_us=deadline_us)
 
 
 def submit_command(host: SimulatedHost, work: Work, *, number: int) -> Submit:
@@ -59,6 +61,7 @@ def submit_command(host: SimulatedHost, work: Work, *, number: int) -> Submit:
         module=host.blobs.put(module_of(work.program)),
         tasks=tasks,
         key=signer.seal(batch_key, signer.peer),
+        deadline_us=work.deadline_us,
     )
 
 

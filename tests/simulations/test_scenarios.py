@@ -26,9 +26,8 @@ SEEDS_COUNT = 10
 SWARM_SEEDS_COUNT = 60
 TASKS_COUNT = 1 + BATCH_COUNT
 
-ALL_FINISH = [
-    name for name in SCENARIOS if name not in ("submitter-lost-disk", "full-disk", "random")
-]
+OWN_ENDS = ("submitter-lost-disk", "full-disk", "cancel", "random")
+ALL_FINISH = [name for name in SCENARIOS if name not in OWN_ENDS]
 
 
 @cache
@@ -61,6 +60,14 @@ def test_tasks_of_a_lost_disk_are_unknown_and_never_end_a_second_time() -> None:
     # The runner asks for each: Refused as not found; the register saw no second outcome.
     for report in reports("submitter-lost-disk"):
         assert (report.accepted_count, report.lost_count) == (TASKS_COUNT, TASKS_COUNT), report
+
+
+def test_a_cancelled_task_ends_cancelled_or_complete_and_never_both() -> None:
+    # Two outcomes of one task would have stopped the run.
+    for report in reports("cancel"):
+        ended_count = report.complete_count + report.cancelled_count
+        assert (ended_count, report.failed_count) == (TASKS_COUNT, 0), report
+    assert 0 < sum(report.cancelled_count for report in reports("cancel")) < 3 * SEEDS_COUNT
 
 
 def test_what_a_full_disk_did_not_take_was_never_accepted() -> None:
