@@ -226,9 +226,7 @@ class MeshNode:
         )
         self.measurements = Measurements()
         self.liveness = Liveness(measurements=self.measurements, rng=self.rng)
-        self.lookups = Lookups(
-            own=self.own, directory=self.directory, overlay=self.overlay, links=self.links
-        )
+        self.lookups = Lookups(directory=self.directory, overlay=self.overlay, links=self.links)
         self.providing = Providing(directory=self.directory, own_keys=settings.capabilities)
         self.admission = Admission(
             signer=self.signer,

@@ -63,7 +63,6 @@ class _Lookup:
 class Lookups:
     """The lookups under way, LOOKUPS_MAX at most: one more is answered from the directory alone."""
 
-    own: PeerId
     directory: Directory
     overlay: Overlay
     links: dict[PeerId, object]  # shared with the node; only its keys are read

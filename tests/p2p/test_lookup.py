@@ -57,9 +57,7 @@ class Bench:
         )
         self.directory.is_linked = self.links.__contains__
         self.directory.is_needed = self.overlay.is_needed
-        self.lookups = Lookups(
-            own=OWN.peer, directory=self.directory, overlay=self.overlay, links=self.links
-        )
+        self.lookups = Lookups(directory=self.directory, overlay=self.overlay, links=self.links)
 
     def find(self, *capabilities: str, via: str = "dht") -> list[Effect]:
         def answer(source: str, members: list[Member]) -> list[Effect]:
