@@ -1,0 +1,328 @@
+"""The half of the node about other devices: membership, links, gossip, lookups, standing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from random import Random
+
+from meshd.device import Device
+from meshd.rows import RowsByKind
+from meshd.settings import NodeSettings
+from p2p.address_book import ADDRESS_ROW, AddressRow
+from p2p.admission import INVITATION_ROW, Admission, InvitationRow
+from p2p.directory import Chain, Directory
+from p2p.gossip import ExchangeDue, Gossip
+from p2p.liveness import HeartbeatDue, Liveness
+from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
+from p2p.overlay import Overlay, ReviewDue
+from p2p.own_records import (
+    INCARNATION_ROW,
+    IncarnationDurable,
+    IncarnationRow,
+    OwnRecords,
+    RaiseDue,
+)
+from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
+from telemetry.measurement import MeasurementRecord, Measurements
+from telemetry.sample import Sample
+from wire.effects import Effect, Publish, SetTimer, Trace
+from wire.events import (
+    DialFailed,
+    Event,
+    JoinAsked,
+    LinkDown,
+    LinkUp,
+    Listening,
+    PeerSeen,
+    ProvidersFound,
+    PublishedReceived,
+    TransferMeasured,
+)
+from wire.ids import PeerId, StoreId, mesh_text, peer_text
+from wire.membership import ADDRESSES_MAX, Genesis, Role, mesh_id_of
+from wire.messages import (
+    LINK_PROTOCOL,
+    BucketSummary,
+    BucketVersions,
+    Heartbeat,
+    HeartbeatAcknowledged,
+    Message,
+    RecordsGiven,
+    RecordsWanted,
+    StateSummary,
+)
+from wire.records import Presence, Record
+from wire.signed import Signed, Signer
+
+
+class Neighbourhood:
+    """The cores of membership. Each method answers None to what is none of its business."""
+
+    def __init__(
+        self,
+        *,
+        settings: NodeSettings,
+        signer: Signer,
+        genesis: Signed[Genesis],
+        chain: Chain,
+        network_key: bytes,
+        rng: Random,
+        removed: frozenset[PeerId],
+        device: Device,
+    ) -> None:
+        self._settings = settings
+        self._signer = signer
+        self._chain = chain
+        self._device = device
+        self._topic = f"/meshd/{mesh_text(mesh_id_of(genesis))}/presence"
+        self.own: PeerId = signer.peer
+        self.links: dict[PeerId, object] = {}
+        self.addresses: tuple[str, ...] = ()
+        self.is_stopping = False
+        self.directory = Directory(
+            own=self.own,
+            genesis=genesis,
+            is_linked=self.links.__contains__,
+            is_removed=removed.__contains__,
+            is_needed=lambda peer: self.overlay.is_needed(peer),
+            members_max=settings.members_max,
+        )
+        self.directory.introduce(self.own, chain)
+        self.gossip = Gossip(directory=self.directory, links=self.links, rng=rng)
+        self.overlay = Overlay(
+            own=self.own,
+            directory=self.directory,
+            links=self.links,
+            rng=rng,
+            links_max=settings.links_max,
+            dials_max=settings.dials_max,
+        )
+        self.measurements = Measurements()
+        self.liveness = Liveness(measurements=self.measurements, rng=rng)
+        self.lookups = Lookups(directory=self.directory, overlay=self.overlay, links=self.links)
+        self.providing = Providing(directory=self.directory, own_keys=settings.capabilities)
+        self.admission = Admission(
+            signer=signer, genesis=genesis, chain=chain, network_key=network_key, rng=rng
+        )
+        self.standings = Standings(
+            sample_of=self.sample_of,
+            rng=rng,
+            measurements=self.measurements,
+            breaker_config=settings.breaker,
+            weights=settings.weights,
+            references=settings.references,
+        )
+        self._rng = rng
+
+    # --- start and stop ---------------------------------------------------------------------
+
+    def on_restarted(self, store: StoreId, rows: RowsByKind) -> list[Effect]:
+        """Begin: the store's id is in what this device says about itself."""
+        settings = self._settings
+        self.own_records = OwnRecords(
+            signer=self._signer,
+            chain=self._chain,
+            directory=self.directory,
+            capabilities=settings.capabilities,
+            presence=Presence(
+                name=settings.name,
+                node_type=settings.node_type,
+                region=settings.region,
+                addresses=self.addresses,
+                protocol=LINK_PROTOCOL,
+                engine_profiles=(settings.engine_profile,),
+                store=store,
+            ),
+        )
+        self.admission.on_restarted(rows.keyed(INVITATION_ROW, InvitationRow))
+        self.standings.on_restarted(rows.values(MEASUREMENT_ROW, MeasurementRecord))
+        return [
+            *self.own_records.on_restarted(rows.values(INCARNATION_ROW, IncarnationRow)),
+            *self.overlay.on_restarted(rows.values(ADDRESS_ROW, AddressRow)),
+            *self.gossip.start(),
+            # After the first sync: before it every capability seems rare.
+            SetTimer(ProvideReviewDue(), self._rng.randrange(3_000_000, 6_000_000)),
+        ]
+
+    def on_stopping(self) -> list[Effect]:
+        """Say goodbye."""
+        self.is_stopping = True
+        goodbye = self.own_records.on_stopping(now_us=self._device.now_us)
+        return [*self._spread(goodbye), *self._publish(goodbye)]
+
+    # --- events -----------------------------------------------------------------------------
+
+    def on_event(self, event: Event) -> list[Effect] | None:
+        """Return what to do about an event that is about other devices."""
+        now_us = self._device.now_us
+        match event:
+            case LinkUp():
+                return self._on_link_up(event)
+            case LinkDown(peer, reason):
+                return self._on_link_down(peer, reason)
+            case DialFailed(peer, reason):
+                return [
+                    *self.overlay.on_dial_failed(peer, reason, now_us=now_us),
+                    *self.lookups.on_unreachable(peer, now_us=now_us),
+                ]
+            case ProvidersFound():
+                return self.lookups.on_providers_found(event, now_us=now_us)
+            case PublishedReceived(message):
+                return self._on_records(None, message)
+            case PeerSeen(peer, addresses, source):
+                return self.overlay.on_peer_seen(peer, addresses, source)
+            case TransferMeasured():
+                return self._on_transfer(event)
+            case Listening(addresses):
+                # A presence with more could not be read by anybody.
+                self.addresses = addresses[:ADDRESSES_MAX]
+                return self._spread(self.own_records.on_addresses(self.addresses, now_us=now_us))
+            case JoinAsked():
+                return self.admission.on_join_asked(event, wall_us=self._device.wall_us())
+            case _:
+                return None
+
+    def on_message(self, peer: PeerId, message: Message) -> list[Effect] | None:
+        """Return what to do about a message that is about membership."""
+        now_us = self._device.now_us
+        match message:
+            case Heartbeat():
+                return self.liveness.on_heartbeat(peer, message)
+            case HeartbeatAcknowledged():
+                effects = self.liveness.on_acknowledged(peer, message, now_us=now_us)
+                return effects + self.standings.on_readings(peer, now_us=now_us)
+            case StateSummary():
+                return self.gossip.on_state_summary(peer, message)
+            case BucketSummary():
+                return self.gossip.on_bucket_summary(peer, message)
+            case BucketVersions():
+                return self.gossip.on_bucket_versions(peer, message)
+            case RecordsWanted():
+                return self.gossip.on_records_wanted(peer, message)
+            case RecordsGiven():
+                return self._on_records(peer, message)
+            case _:
+                return None
+
+    def on_timer(self, key: Hashable) -> list[Effect] | None:
+        """Return what to do about a timer of these cores."""
+        now_us = self._device.now_us
+        match key:
+            case ReviewDue():
+                return [] if self.is_stopping else self.overlay.on_review_due(now_us=now_us)
+            case HeartbeatDue(peer):
+                return self.liveness.on_heartbeat_due(peer, now_us=now_us)
+            case ExchangeDue():
+                return self.gossip.on_exchange_due()
+            case ProvideReviewDue():
+                return self.providing.on_review_due()
+            case LookupEnds():
+                return self.lookups.on_lookup_ends(key)
+            case IncarnationDurable():
+                records = self.own_records.on_incarnation_durable(key, now_us=now_us)
+                return self._spread(records) + self._publish(records)
+            case RaiseDue():
+                return self.own_records.on_raise_due(now_us=now_us)
+            case BreakerDue(peer) if peer != self.own:
+                return self.standings.on_breaker_due(key, now_us=now_us)
+            case _:
+                return None
+
+    def on_members_changed(self) -> list[Effect]:
+        """Records came in: perhaps those that somebody looks for."""
+        return self.lookups.on_members_changed(now_us=self._device.now_us)
+
+    def on_own_sample(self, sample: Sample) -> list[Effect]:
+        """Tell the mesh how this device is, if that is news."""
+        return self._spread(
+            self.own_records.on_sample(
+                sample, members_count=len(self.directory), now_us=self._device.now_us
+            )
+        )
+
+    def on_fresh_telemetry(self, peer: PeerId, signed: Signed[Record] | None) -> list[Effect]:
+        """Take up what a device said about itself while it answered an offer."""
+        if signed is None or signed.body.owner != peer or peer == self.own:
+            return []
+        self.directory.merge(signed, None, now_us=self._device.now_us)
+        return self.standings.on_readings(peer, now_us=self._device.now_us)
+
+    # --- what others ask --------------------------------------------------------------------
+
+    def may(self, peer: PeerId, role: Role) -> bool:
+        """Say whether a device is a member with a role."""
+        member = self.directory.get(peer)
+        return member is not None and member.may(role)
+
+    def sample_of(self, peer: PeerId) -> Sample | None:
+        """Return what a device told last about itself."""
+        if peer == self.own:
+            return self._device.sample()
+        member = self.directory.get(peer)
+        return None if member is None else member.sample
+
+    def chain_of(self, peer: PeerId) -> Chain | None:
+        """Return a member's certificate chain."""
+        member = self.directory.get(peer)
+        return None if member is None else member.chain
+
+    def name_of(self, peer: PeerId) -> str:
+        """Return what people call a device."""
+        member = self.directory.get(peer)
+        return peer_text(peer)[-8:] if member is None else member.name
+
+    def own_telemetry(self, now_us: int) -> Signed[Record]:
+        """Return how this device is right now, signed."""
+        return self.own_records.telemetry(self._device.sample(), now_us=now_us)
+
+    # --- details ----------------------------------------------------------------------------
+
+    def _on_link_up(self, link: LinkUp) -> list[Effect]:
+        now_us = self._device.now_us
+        self.links[link.peer] = link
+        return [
+            *self.overlay.on_link_up(
+                link.peer, link.address, is_outbound=link.is_outbound, now_us=now_us
+            ),
+            *self.liveness.on_link_up(link.peer, now_us=now_us),
+            *self.gossip.on_link_up(link.peer, link.hello.chain),
+            *self.lookups.on_link_up(link.peer),
+            Trace("link.up", {"peer_id": peer_text(link.peer), "address": link.address}),
+        ]
+
+    def _on_link_down(self, peer: PeerId, reason: str) -> list[Effect]:
+        now_us = self._device.now_us
+        self.links.pop(peer, None)
+        self.liveness.on_link_down(peer)
+        return [
+            *self.overlay.on_link_down(peer, reason, now_us=now_us),
+            *self.lookups.on_unreachable(peer, now_us=now_us),
+            Trace("link.down", {"peer_id": peer_text(peer), "reason": reason}),
+        ]
+
+    def _on_records(self, peer: PeerId | None, message: Message) -> list[Effect]:
+        if not isinstance(message, RecordsGiven):
+            return [Trace("message.out_of_place", {"kind": type(message).__name__})]
+        now_us = self._device.now_us
+        effects: list[Effect] = []
+        for signed in message.records:
+            if signed.body.owner == self.own and signed.signer == self.own:
+                effects += self.own_records.on_own_record_heard(signed.body, now_us=now_us)
+        effects += self.gossip.on_records_given(peer, message, now_us=now_us)
+        if peer is not None:
+            effects += self.lookups.on_records_given(peer, message, now_us=now_us)
+        return effects
+
+    def _on_transfer(self, transfer: TransferMeasured) -> list[Effect]:
+        peer, duration_us = transfer.peer, transfer.duration_us
+        if transfer.received_bytes:
+            self.measurements.on_received(peer, transfer.received_bytes, duration_us)
+        if transfer.sent_bytes:
+            self.measurements.on_sent(peer, transfer.sent_bytes, duration_us)
+        return []
+
+    def _spread(self, records: tuple[Signed[Record], ...]) -> list[Effect]:
+        return self.gossip.spread(records) if records else []
+
+    def _publish(self, records: tuple[Signed[Record], ...]) -> list[Effect]:
+        return [Publish(self._topic, self.gossip.with_chains(records))] if records else []

@@ -1,0 +1,50 @@
+"""The rows that the node's cores keep in the store: their kinds, and sorting them at a restart."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from msgspec import Struct
+
+from p2p.address_book import ADDRESS_ROW, AddressRow
+from p2p.admission import INVITATION_ROW, InvitationRow
+from p2p.own_records import INCARNATION_ROW, IncarnationRow
+from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow
+from scheduler.results import RESULT_ROW, ResultRow
+from scheduler.standing import MEASUREMENT_ROW
+from scheduler.steward import ROUND_ROW, RoundRow
+from telemetry.measurement import MeasurementRecord
+from wire.effects import Row
+
+ROW_KINDS: dict[str, type[Struct]] = {
+    ADDRESS_ROW: AddressRow,
+    BATCH_ROW: BatchRow,
+    DECISION_ROW: DecisionRow,
+    INCARNATION_ROW: IncarnationRow,
+    INVITATION_ROW: InvitationRow,
+    MEASUREMENT_ROW: MeasurementRecord,
+    RESULT_ROW: ResultRow,
+    ROUND_ROW: RoundRow,
+}
+
+_Value = TypeVar("_Value", bound=Struct)
+
+
+class RowsByKind:
+    """The rows of a restart, sorted by what they are, each kind in order of first writing."""
+
+    def __init__(self, rows: tuple[Row, ...]) -> None:
+        self._rows: dict[str, list[tuple[bytes, Struct]]] = {}
+        for row in rows:
+            if row.value is not None:
+                self._rows.setdefault(row.kind, []).append((row.key, row.value))
+
+    def keyed(self, kind: str, struct: type[_Value]) -> list[tuple[bytes, _Value]]:
+        """Return the rows of a kind with their keys."""
+        return [
+            (key, value) for key, value in self._rows.get(kind, ()) if isinstance(value, struct)
+        ]
+
+    def values(self, kind: str, struct: type[_Value]) -> list[_Value]:
+        """Return the rows of a kind."""
+        return [value for _, value in self.keyed(kind, struct)]

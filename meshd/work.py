@@ -1,0 +1,312 @@
+"""The half of the node about work: this device as executor, as steward, and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from random import Random
+
+from meshd.device import Device, Occupation
+from meshd.neighbourhood import Neighbourhood
+from meshd.rows import RowsByKind
+from meshd.settings import NodeSettings
+from p2p.capability import missing
+from p2p.directory import Member
+from scheduler.admission import ReservationEnds
+from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
+from scheduler.dispatch import OfferUnanswered
+from scheduler.enquiries import Enquiries
+from scheduler.executor import Executor
+from scheduler.held_leases import HeldLeaseEnds, ProgressDue
+from scheduler.leases import GrantedLeaseEnds, LeaseBook
+from scheduler.outcomes import DeadlineDue
+from scheduler.placement import Placements
+from scheduler.register import DecisionDurable
+from scheduler.results import RESULT_ROW, ResultRetry, ResultRow, ResultsTick
+from scheduler.selection import Candidate, Sampler
+from scheduler.steward import ROUND_ROW, EarlierLeasesEnd, RoundDurable, RoundRow, Steward
+from scheduler.stewardship import Stewardship
+from scheduler.submission import BatchDurable
+from scheduler.verification import DecisionTick
+from scheduler.waiting import PlacementReview
+from telemetry.sample import Sample
+from wire.commands import Submit
+from wire.effects import Answer, Effect
+from wire.events import (
+    AskedNoMore,
+    Event,
+    Executed,
+    ExecutionFailed,
+    Fetched,
+    FetchFailed,
+    LinkUp,
+    Loaded,
+    WallClockRead,
+)
+from wire.ids import MeshId, PeerId, StoreId
+from wire.membership import Genesis, Role
+from wire.messages import (
+    LeaseEnded,
+    LeaseGranted,
+    LeaseProgress,
+    Message,
+    Offer,
+    OfferAccepted,
+    OfferRejected,
+    OfferReleased,
+    ResultsOffered,
+    Settled,
+)
+from wire.signed import Signed, Signer
+
+# A core that hashes a thousand blocks of 64 KiB a second, a small board's, has the speed 1.
+BLOCKS_PER_SPEED = 1_024
+
+
+class Work:
+    """The cores of tasks. Each method answers None to what is none of its business."""
+
+    def __init__(
+        self,
+        *,
+        settings: NodeSettings,
+        signer: Signer,
+        genesis: Signed[Genesis],
+        mesh: MeshId,
+        rng: Random,
+        device: Device,
+        neighbours: Neighbourhood,
+    ) -> None:
+        self._settings = settings
+        self._signer = signer
+        self._genesis = genesis
+        self._mesh = mesh
+        self._rng = rng
+        self._device = device
+        self._neighbours = neighbours
+        self._is_begun = False
+        self.executor = Executor(
+            signer=signer,
+            settings=settings.executor,
+            breaker=device.own_breaker,
+            may=neighbours.may,
+            lacks=self._lacks,
+            telemetry=neighbours.own_telemetry,
+            is_linked=neighbours.links.__contains__,
+        )
+
+    def occupation(self) -> Occupation:
+        """Return how much work is here."""
+        return Occupation(
+            slots_free=self.executor.slots_free, leases_count=self.executor.leases_count
+        )
+
+    # --- start and stop ---------------------------------------------------------------------
+
+    def on_restarted(self, store: StoreId, rows: RowsByKind) -> list[Effect]:
+        """Begin: the store's id is in what a steward signs."""
+        neighbours, settings = self._neighbours, self._settings
+        self.steward = Steward(
+            Stewardship(
+                signer=self._signer,
+                mesh=self._mesh,
+                store=store,
+                engine_profile=settings.engine_profile,
+                may=neighbours.may,
+                chain_of=neighbours.chain_of,
+                wall_us=self._device.wall_us,
+                on_changed=self._on_task_changed,
+            ),
+            standings=neighbours.standings,
+            placements=Placements(sampler=Sampler(rng=self._rng)),
+            leases=LeaseBook(lease_us=settings.lease_us),
+            candidates=self._candidates,
+        )
+        self.enquiries = Enquiries(
+            own=neighbours.own,
+            genesis=self._genesis,
+            batches=self.steward.batches,
+            name_of=neighbours.name_of,
+            cancel=self.steward.on_cancel,
+        )
+        self._is_begun = True
+        return [
+            *self.executor.on_restarted(rows.keyed(RESULT_ROW, ResultRow)),
+            *self.steward.on_restarted(
+                rounds=rows.values(ROUND_ROW, RoundRow),
+                batches=rows.values(BATCH_ROW, BatchRow),
+                decisions=rows.keyed(DECISION_ROW, DecisionRow),
+            ),
+        ]
+
+    def on_stopping(self) -> list[Effect]:
+        """Take no new work, give leases back."""
+        self.steward.on_stopping()
+        return self.executor.on_stopping(now_us=self._device.now_us)
+
+    # --- events -----------------------------------------------------------------------------
+
+    def on_event(self, event: Event) -> list[Effect] | None:
+        """Return what to do about an event that is about work."""
+        match event:
+            case Executed():
+                return self.executor.on_executed(event, now_us=self._device.now_us)
+            case ExecutionFailed():
+                return self.executor.on_execution_failed(event, now_us=self._device.now_us)
+            case Fetched():
+                return self.steward.on_fetched(event)
+            case FetchFailed():
+                return self.steward.on_fetch_failed(event, now_us=self._device.now_us)
+            case Loaded():
+                return self.enquiries.on_loaded(event)
+            case LinkUp(peer=peer):
+                return self.executor.on_link_up(peer)
+            case WallClockRead():
+                return self.steward.on_wall_clock_read()
+            case AskedNoMore(request):
+                self.enquiries.on_asked_no_more(request)
+                return []
+            case _:
+                return None
+
+    def on_message(self, peer: PeerId, message: Message) -> list[Effect] | None:
+        """Return what to do about a message that is about tasks."""
+        now_us = self._device.now_us
+        match message:
+            case Offer():
+                return self.executor.on_offer(peer, message, now_us=now_us)
+            case OfferAccepted(telemetry=telemetry):
+                effects = self._neighbours.on_fresh_telemetry(peer, telemetry)
+                return effects + self.steward.on_offer_accepted(peer, message, now_us=now_us)
+            case OfferRejected(telemetry=telemetry):
+                effects = self._neighbours.on_fresh_telemetry(peer, telemetry)
+                return effects + self.steward.on_offer_rejected(peer, message, now_us=now_us)
+            case OfferReleased():
+                return self.executor.on_offer_released(peer, message)
+            case LeaseGranted():
+                return self.executor.on_lease_granted(peer, message, now_us=now_us)
+            case LeaseProgress():
+                return self.steward.on_lease_progress(peer, message, now_us=now_us)
+            case LeaseEnded():
+                # Both sides may end a lease; each side knows only those it has.
+                return [
+                    *self.executor.on_lease_ended(peer, message, now_us=now_us),
+                    *self.steward.on_lease_ended(peer, message, now_us=now_us),
+                ]
+            case ResultsOffered():
+                return self.steward.on_results_offered(peer, message, now_us=now_us)
+            case Settled():
+                return self.executor.on_settled(peer, message)
+            case _:
+                return None
+
+    def on_timer(self, key: Hashable) -> list[Effect] | None:
+        """Return what to do about a timer of these cores."""
+        effects = self._on_executor_timer(key)
+        return self._on_steward_timer(key) if effects is None else effects
+
+    def on_devices_changed(self) -> list[Effect]:
+        """Devices came, went or changed: perhaps one is eligible now."""
+        if not self._is_begun:
+            return []
+        return self.steward.on_devices_changed(now_us=self._device.now_us)
+
+    def on_submit(self, request: int, submit: Submit) -> list[Effect]:
+        """Take a batch, or say why not; who could run it may have to be looked up first."""
+        refused = self.steward.refusal(submit)
+        if refused is not None:
+            return [Answer(request, refused)]
+        if not submit.requirements or self.steward.nobody_eligible(submit) is None:
+            return self._accept_if_eligible(request, submit)
+
+        def after_lookup(_: str, __: list[Member]) -> list[Effect]:
+            return self._accept_if_eligible(request, submit)
+
+        return self._neighbours.lookups.find(submit.requirements, via="any", then=after_lookup)
+
+    # --- details ----------------------------------------------------------------------------
+
+    def _on_executor_timer(self, key: Hashable) -> list[Effect] | None:
+        now_us = self._device.now_us
+        match key:
+            case ReservationEnds():
+                return self.executor.on_reservation_ends(key, now_us=now_us)
+            case ProgressDue():
+                return self.executor.on_progress_due(key, now_us=now_us)
+            case HeldLeaseEnds():
+                return self.executor.on_held_lease_ends(key, now_us=now_us)
+            case ResultsTick():
+                return self.executor.on_results_tick()
+            case ResultRetry():
+                return self.executor.on_result_retry(key)
+            case _:
+                return None
+
+    def _on_steward_timer(self, key: Hashable) -> list[Effect] | None:
+        now_us = self._device.now_us
+        match key:
+            case RoundDurable():
+                return self.steward.on_round_durable(now_us=now_us)
+            case EarlierLeasesEnd():
+                return self.steward.on_earlier_leases_end(now_us=now_us)
+            case BatchDurable():
+                return self.steward.on_batch_durable(key, now_us=now_us)
+            case PlacementReview():
+                return self.steward.on_placement_review(now_us=now_us)
+            case OfferUnanswered():
+                return self.steward.on_offer_unanswered(key, now_us=now_us)
+            case GrantedLeaseEnds():
+                return self.steward.on_granted_lease_ends(key, now_us=now_us)
+            case DecisionTick():
+                return self.steward.on_decision_tick(now_us=now_us)
+            case DecisionDurable():
+                return self.steward.on_decision_durable(key, now_us=now_us)
+            case DeadlineDue():
+                return self.steward.on_deadline_due(key)
+            case _:
+                return None
+
+    def _accept_if_eligible(self, request: int, submit: Submit) -> list[Effect]:
+        nobody = self.steward.nobody_eligible(submit)
+        if nobody is not None:
+            return [Answer(request, nobody)]
+        return self.steward.on_submit(request, submit)
+
+    def _on_task_changed(self, batch: Batch, index: int) -> list[Effect]:
+        return self.enquiries.on_changed(batch, index)
+
+    def _lacks(self, capabilities: Iterable[str]) -> list[str]:
+        return missing(capabilities, frozenset(self._settings.capabilities))
+
+    def _candidates(self) -> list[Candidate]:
+        return [self._candidate(member) for member in self._neighbours.directory]
+
+    def _candidate(self, member: Member) -> Candidate:
+        peer, presence = member.peer, member.presence
+        neighbours, own_breaker = self._neighbours, self._device.breaker
+        is_self = peer == neighbours.own
+        sample = self._device.sample() if is_self else member.sample
+        standings = neighbours.standings
+        return Candidate(
+            peer=peer,
+            name=member.name,
+            is_self=is_self,
+            is_linked=peer in neighbours.links,
+            is_executor=member.may(Role.EXECUTOR),
+            has_left=member.has_left,
+            capabilities=member.capabilities,
+            node_type=None if presence is None else presence.node_type,
+            engine_profiles=() if presence is None else presence.engine_profiles,
+            breaker=own_breaker.state if is_self else standings.state(peer),
+            allows_work=standings.allows_work(peer) and (not is_self or own_breaker.allows_work),
+            health=standings.health(peer).score,
+            slots_free=None if sample is None else sample.task_slots_free,
+            slots_total=None if sample is None else sample.task_slots_total,
+            speed=_speed(sample),
+            round_trip_us=neighbours.measurements.of(peer).round_trip_us or 0,
+        )
+
+
+def _speed(sample: Sample | None) -> int:
+    if sample is None or sample.compute_score is None:
+        return 1
+    return max(1, sample.compute_score // BLOCKS_PER_SPEED)
