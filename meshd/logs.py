@@ -27,6 +27,7 @@ from meshd.log_cleaning import clean, clean_exception
 FILE_NAME = "meshd.log"
 
 _OWN_LOGGER = "meshd"
+_LIBP2P_LOGGER = "libp2p"
 _LEVELS = {
     "debug": logging.DEBUG,
     "info": logging.INFO,
@@ -99,11 +100,14 @@ def logging_to(options: LogOptions, *, stream: TextIO | None = None) -> Iterator
     """
     handlers = _handlers(options, sys.stderr if stream is None else stream)
     root, own = logging.getLogger(), logging.getLogger(_OWN_LOGGER)
+    libp2p = logging.getLogger(_LIBP2P_LOGGER)
+    was_heard = libp2p.propagate
     own_level = own.level
     before = structlog.get_config()
     for handler in handlers:
         root.addHandler(handler)
     own.setLevel(_LEVELS[options.level])
+    libp2p.propagate = True  # it cuts itself off when it is imported
     structlog.configure(
         processors=[
             *_COMMON,
@@ -118,6 +122,7 @@ def logging_to(options: LogOptions, *, stream: TextIO | None = None) -> Iterator
     finally:
         structlog.configure(**before)
         own.setLevel(own_level)
+        libp2p.propagate = was_heard
         for handler in handlers:
             root.removeHandler(handler)
             handler.close()

@@ -80,7 +80,10 @@ def test_lines_below_the_level_are_not_written(level: str, told: str) -> None:
     assert "".join(json.loads(line)["event"] for line in stream.getvalue().splitlines()) == told
 
 
-def test_libraries_are_heard_from_warnings_up_and_cleaned_too() -> None:
+def test_libraries_are_heard_from_warnings_up_and_cleaned_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("libp2p"), "propagate", False)  # as its import leaves it
     with captured(LogOptions(format="json", level="debug")) as (stream, _):
         logging.getLogger("libp2p.swarm").info("chatter")
         logging.getLogger("libp2p.swarm").warning("bad %s", "\x1b[2Jname")
@@ -134,9 +137,7 @@ def test_these_keys_name_secrets(key: str) -> None:
     assert is_secret(key)
 
 
-@pytest.mark.parametrize(
-    "key", ["key", "peer_id", "joined", "count", "tokens_count", "keys"]
-)
+@pytest.mark.parametrize("key", ["key", "peer_id", "joined", "count", "tokens_count", "keys"])
 def test_these_keys_do_not(key: str) -> None:
     assert not is_secret(key)
 
