@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from p2p.directory import MEMBERS_MAX
 from p2p.overlay import DIALS_MAX, LINKS_MAX
-from scheduler.executor import LEASES_MAX, ExecutorSettings
+from scheduler.admission import LEASES_MAX, ExecutorSettings
 from scheduler.leases import LEASE_US
 from telemetry.breaker import BreakerConfig
 from telemetry.health import (

@@ -27,13 +27,6 @@ from wire.tasks import Lease, OutcomeKind
 RUN_OUT = "its device was not heard for a lease"
 
 # The module itself is at fault: a second device that says so, or this one, settles it.
-MODULE_FAULTS = frozenset(
-    {
-        ExecutionFailure.NOT_WASM,
-        ExecutionFailure.UNSUPPORTED_MODULE,
-        ExecutionFailure.COMPILER_LIMIT,
-    }
-)
 MODULE_FAULT_WITNESSES = 2
 _LEASED = (TaskState.ASSIGNED, TaskState.EXECUTING)
 
@@ -116,7 +109,7 @@ class Leasing:
         if granted is None:
             return []
         fault = _fault(ended.reason) if ended.indices else None
-        blames_device = fault is not None and fault not in MODULE_FAULTS
+        blames_device = fault is not None and fault.is_of_device
         end = ProbeEnd.DEVICE_FAILED if blames_device else ProbeEnd.INCONCLUSIVE
         indices = granted.indices.intersection(ended.indices or granted.indices)
         is_failure = fault is not None
@@ -225,7 +218,9 @@ class Leasing:
     def _hopeless(self, batch: Batch, task: TaskProgress) -> str | None:
         failed_on = task.failed_on or {}
         witnesses = {
-            peer: reason for peer, reason in failed_on.items() if _fault(reason) in MODULE_FAULTS
+            peer: reason
+            for peer, reason in failed_on.items()
+            if (fault := _fault(reason)) is not None and fault.is_of_module
         }
         if len(witnesses) >= MODULE_FAULT_WITNESSES or self.office.own in witnesses:
             return next(reversed(witnesses.values()))

@@ -32,3 +32,17 @@ class ExecutionFailure(enum.StrEnum):
     COMPILER_LIMIT = "compiler_limit"
     WORKER_DIED = "worker_died"
     KILLED = "killed"
+
+    @property
+    def is_of_module(self) -> bool:
+        """Whether the module itself is at fault: a second device would say the same."""
+        return self in (
+            ExecutionFailure.NOT_WASM,
+            ExecutionFailure.UNSUPPORTED_MODULE,
+            ExecutionFailure.COMPILER_LIMIT,
+        )
+
+    @property
+    def is_of_device(self) -> bool:
+        """Whether the device is at fault; what could not be fetched or opened may be another's."""
+        return self in (ExecutionFailure.WORKER_DIED, ExecutionFailure.KILLED)

@@ -1,0 +1,163 @@
+"""What an executor takes on: it alone admits work to its device, whatever others think of it.
+
+An offer that is accepted reserves room for two seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from scheduler.held_leases import HeldLeases
+from scheduler.own_breaker import OwnBreaker
+from wire.effects import Effect, Send, SetTimer
+from wire.ids import PeerId
+from wire.limits import Limits
+from wire.membership import Role
+from wire.messages import Offer, OfferAccepted, OfferRefusal, OfferRejected
+from wire.records import Record
+from wire.signed import Signed
+from wire.tasks import Contract
+
+LEASES_MAX = 50
+RESERVATION_US = 2_000_000
+DETAIL_CHARACTERS_MAX = 256
+_CAPPED = ("memory_bytes", "fuel", "wall_us", "output_bytes", "table_elements")
+
+
+@dataclass(frozen=True, slots=True)
+class ReservationEnds:
+    """Timer: an offer that was accepted was not taken up."""
+
+    steward: PeerId
+    offer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorSettings:
+    """What the device's owner allows. `caps` bounds the limits of every task."""
+
+    engine_profile: str
+    workers_count: int
+    task_slots: int
+    caps: Limits
+    leases_max: int = LEASES_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Room for some tasks, and since when: the lease counts from there."""
+
+    tasks_count: int
+    accepted_us: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Admission:
+    """Answers offers. The rules are tried in order, and the first that applies is the answer."""
+
+    own: PeerId
+    settings: ExecutorSettings
+    held: HeldLeases
+    breaker: OwnBreaker
+    may: Callable[[PeerId, Role], bool]
+    lacks: Callable[[Iterable[str]], list[str]]  # which of these capabilities are not here
+    telemetry: Callable[[int], Signed[Record]]
+    is_stopping: bool = False
+    _reservations: dict[tuple[PeerId, int], Reservation] = field(default_factory=dict)
+
+    @property
+    def slots_free(self) -> int:
+        """How many more tasks the device would take now."""
+        reserved = sum(reservation.tasks_count for reservation in self._reservations.values())
+        return max(0, self.settings.task_slots - self.held.runs_count - reserved)
+
+    def on_offer(self, steward: PeerId, offer: Offer, *, now_us: int) -> list[Effect]:
+        """Reserve room for two seconds, or say why not."""
+        self._reservations.pop((steward, offer.offer), None)  # asked again: counted once
+        refusal = self._refusal(steward, offer.contract)
+        telemetry = self.telemetry(now_us)
+        if refusal is not None:
+            reason, detail = refusal
+            rejected = OfferRejected(
+                offer=offer.offer,
+                reason=reason,
+                detail=detail[:DETAIL_CHARACTERS_MAX],
+                telemetry=telemetry,
+            )
+            return [Send(steward, rejected)]
+        tasks_count = min(offer.tasks_count, self.slots_free)
+        self._reservations[steward, offer.offer] = Reservation(tasks_count, now_us)
+        accepted = OfferAccepted(
+            offer=offer.offer,
+            tasks_count=tasks_count,
+            wait_us=self.held.wait_us(self.settings.workers_count),
+            telemetry=telemetry,
+        )
+        ends = SetTimer(ReservationEnds(steward, offer.offer), RESERVATION_US)
+        return [Send(steward, accepted), ends]
+
+    def on_reservation_ends(self, ends: ReservationEnds, *, now_us: int) -> None:
+        """Nobody came: the room is free again."""
+        reservation = self._reservations.get((ends.steward, ends.offer))
+        if reservation is not None and now_us >= reservation.accepted_us + RESERVATION_US:
+            del self._reservations[ends.steward, ends.offer]
+
+    def take(self, steward: PeerId, offer: int) -> Reservation | None:
+        """Return what was reserved for an offer; it is reserved no longer."""
+        return self._reservations.pop((steward, offer), None)
+
+    def _refusal(
+        self, steward: PeerId, signed: Signed[Contract]
+    ) -> tuple[OfferRefusal, str] | None:
+        settings, contract = self.settings, signed.body
+        over = [
+            name
+            for name in _CAPPED
+            if getattr(contract.limits, name) > getattr(settings.caps, name)
+        ]
+        lacking = self.lacks(contract.requirements)
+        leases_count = len(self.held) + len(self._reservations)
+        rules = (
+            (self.is_stopping, OfferRefusal.STOPPING, ""),
+            (
+                not self.may(self.own, Role.EXECUTOR),
+                OfferRefusal.NOT_EXECUTOR,
+                "its certificate lacks executor",
+            ),
+            (
+                not self.may(signed.signer, Role.SUBMITTER),
+                OfferRefusal.NOT_A_SUBMITTER,
+                "the contract's signer may not submit",
+            ),
+            (
+                steward not in {named.peer for named in contract.stewards}
+                or not self.may(steward, Role.STEWARD),
+                OfferRefusal.BAD_CONTRACT,
+                "the offer is not from a steward of the contract",
+            ),
+            (
+                settings.engine_profile not in contract.engine_profiles,
+                OfferRefusal.ENGINE_PROFILE,
+                settings.engine_profile,
+            ),
+            (bool(lacking), OfferRefusal.CAPABILITY_MISSING, " ".join(lacking)),
+            (bool(over), OfferRefusal.OVER_DEVICE_LIMIT, " ".join(over)),
+            (
+                not self.breaker.allows_work
+                or (self.breaker.is_probing and bool(self._reservations)),
+                OfferRefusal.BREAKER_OPEN,
+                "",
+            ),
+            (
+                leases_count >= settings.leases_max,
+                OfferRefusal.LEASES_FULL,
+                f"{settings.leases_max} leases",
+            ),
+            (
+                self.slots_free == 0,
+                OfferRefusal.SLOTS_FULL,
+                f"{settings.task_slots} task slots",
+            ),
+        )
+        return next(((reason, detail) for applies, reason, detail in rules if applies), None)
