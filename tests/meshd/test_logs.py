@@ -161,7 +161,11 @@ def test_an_exception_is_shown_without_the_values_of_its_variables(tmp_path: Pat
         assert "sesame" not in said
 
 
-@given(st.dictionaries(st.text(min_size=1, max_size=9), st.text() | st.binary(), max_size=4))
+# structlog keeps things of its own under names with an underscore; no event of ours has such a key.
+KEYS = st.text(min_size=1, max_size=9).filter(lambda key: not key.startswith("_"))
+
+
+@given(st.dictionaries(KEYS, st.text() | st.binary(), max_size=4))
 def test_a_line_is_one_line_and_obeyed_by_no_terminal(fields: dict[str, object]) -> None:
     cleaned = clean(None, "info", {"event": "x", **fields})
     for value in cleaned.values():
