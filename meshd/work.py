@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from random import Random
 
 from meshd.device import Device, Occupation
@@ -114,7 +114,7 @@ class Work:
                 may=neighbours.may,
                 chain_of=neighbours.chain_of,
                 wall_us=self._device.wall_us,
-                on_changed=self._on_task_changed,
+                on_changed=self._on_tasks_changed,
             ),
             standings=neighbours.standings,
             placements=Placements(sampler=Sampler(rng=self._rng)),
@@ -271,8 +271,8 @@ class Work:
             return [Answer(request, nobody)]
         return self.steward.on_submit(request, submit)
 
-    def _on_task_changed(self, batch: Batch, index: int) -> list[Effect]:
-        return self.enquiries.on_changed(batch, index)
+    def _on_tasks_changed(self, batch: Batch, indices: Sequence[int]) -> list[Effect]:
+        return self.enquiries.on_changed(batch, indices)
 
     def _lacks(self, capabilities: Iterable[str]) -> list[str]:
         return missing(capabilities, frozenset(self._settings.capabilities))

@@ -198,7 +198,7 @@ class Dispatch:
             task = batch.progress[index]
             if task.reason != text:
                 task.reason = text
-                effects += self.office.on_changed(batch, index)
+                effects += self.office.on_changed(batch, (index,))
         return effects
 
 

@@ -5,13 +5,15 @@ What is not in memory is loaded from the store; a question that nobody waits for
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
 from scheduler.errors import ReceiptIncomplete
 from scheduler.receipt import build_receipt
+from scheduler.references import resolve
 from scheduler.states import TaskState
+from scheduler.waiters import WAITERS_MAX, Waiters, too_many_refusal
 from wire.answers import (
     Answer as AnswerValue,
 )
@@ -33,17 +35,12 @@ from wire.commands import (
     WaitTask,
 )
 from wire.effects import Answer, Effect, Load
-from wire.errors import MalformedId
 from wire.events import Loaded
-from wire.ids import BatchId, PeerId, task_id_from_text
+from wire.ids import BatchId, PeerId
 from wire.membership import Genesis
 from wire.signed import Signed, encode_body
 from wire.tasks import OutcomeKind, open_result, prove_task
 
-WAITERS_MAX = 1_000
-PREFIX_LETTERS_MIN = 4
-
-Place = tuple[Batch, int]
 Then = Callable[[DecisionRow, BatchRow], AnswerValue]
 
 
@@ -52,12 +49,6 @@ class LoadToken:
     """Names a question that waits for the store."""
 
     number: int
-
-
-@dataclass(slots=True, kw_only=True)
-class _Waiter:
-    batch: BatchId
-    index: int | None  # None: all tasks of the batch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,9 +68,13 @@ class Enquiries:
     batches: dict[BatchId, Batch]  # the steward's
     name_of: Callable[[PeerId], str]
     cancel: Callable[[Batch, int], list[Effect]]
-    _waiters: dict[int, _Waiter] = field(default_factory=dict)
     _readings: dict[int, _Reading] = field(default_factory=dict)
+    _waiters: Waiters = field(init=False)
     _count: int = 0
+
+    def __post_init__(self) -> None:
+        """Begin with nobody waiting."""
+        self._waiters = Waiters(view=self._view)
 
     def on_asked(
         self,
@@ -89,7 +84,7 @@ class Enquiries:
         """Answer now, or when there is an answer."""
         if isinstance(command, ListTasks):
             return [Answer(request, self._list(command.limit))]
-        found = self._resolve(command.task)
+        found = resolve(self.batches, command.task)
         if isinstance(found, Refused):
             return [Answer(request, found)]
         batch, index = found
@@ -97,11 +92,11 @@ class Enquiries:
             case GetTask():
                 return [Answer(request, self._view(batch, index))]
             case WaitTask():
-                return self._wait(request, batch, index)
+                return self._waiters.wait(request, batch, index)
             case WaitBatch():
-                return self._wait(request, batch, None)
+                return self._waiters.wait(request, batch, None)
             case CancelTask():
-                return [*self.cancel(batch, index), *self._wait(request, batch, index)]
+                return [*self.cancel(batch, index), *self._waiters.wait(request, batch, index)]
             case GetResult():
                 return self._result(request, batch, index)
             case GetReceipt():
@@ -109,21 +104,13 @@ class Enquiries:
 
     def on_asked_no_more(self, request: int) -> None:
         """Whoever asked has gone."""
-        self._waiters.pop(request, None)
+        self._waiters.drop(request)
         for number in [n for n, one in self._readings.items() if one.request == request]:
             del self._readings[number]
 
-    def on_changed(self, batch: Batch, index: int) -> list[Effect]:
-        """Tell those who wait for a task."""
-        effects: list[Effect] = []
-        for request, waiter in list(self._waiters.items()):
-            if waiter.batch != batch.batch or waiter.index not in (None, index):
-                continue
-            is_last = self._is_over(batch, waiter.index)
-            if is_last:
-                del self._waiters[request]
-            effects.append(Answer(request, self._view(batch, index), is_last))
-        return effects
+    def on_changed(self, batch: Batch, indices: Sequence[int]) -> list[Effect]:
+        """Tell those who wait for tasks."""
+        return self._waiters.on_changed(batch, indices)
 
     def on_loaded(self, loaded: Loaded) -> list[Effect]:
         """A row came from the store."""
@@ -147,8 +134,8 @@ class Enquiries:
         """Return how many tasks are in each state."""
         counts = {str(state): 0 for state in TaskState}
         for batch in self.batches.values():
-            for task in batch.progress:
-                counts[str(task.state)] += 1
+            for state, count in batch.states.items():
+                counts[str(state)] += count
         return counts
 
     def _list(self, limit: int) -> TaskList:
@@ -164,23 +151,6 @@ class Enquiries:
 
     def _view(self, batch: Batch, index: int) -> TaskView:
         return batch.view(index, self.name_of)
-
-    def _wait(self, request: int, batch: Batch, index: int | None) -> list[Effect]:
-        if len(self._waiters) >= WAITERS_MAX:
-            busy = Refused(
-                code=RefusalCode.REFUSED, message=f"{WAITERS_MAX} commands are waiting already"
-            )
-            return [Answer(request, busy)]
-        shown = range(len(batch.progress)) if index is None else [index]
-        is_over = self._is_over(batch, index)
-        if not is_over:
-            self._waiters[request] = _Waiter(batch=batch.batch, index=index)
-        return [
-            Answer(request, self._view(batch, one), is_over and one == shown[-1]) for one in shown
-        ]
-
-    def _is_over(self, batch: Batch, index: int | None) -> bool:
-        return batch.is_decided if index is None else batch.progress[index].decided is not None
 
     def _result(self, request: int, batch: Batch, index: int) -> list[Effect]:
         decided = batch.progress[index].decided
@@ -227,10 +197,7 @@ class Enquiries:
 
     def _read(self, request: int, batch: Batch, row: bytes, then: Then) -> list[Effect]:
         if len(self._readings) >= WAITERS_MAX:
-            busy = Refused(
-                code=RefusalCode.REFUSED, message=f"{WAITERS_MAX} commands are waiting already"
-            )
-            return [Answer(request, busy)]
+            return [Answer(request, too_many_refusal())]
         self._count += 1
         self._readings[self._count] = _Reading(request=request, batch=batch, then=then)
         return [Load(DECISION_ROW, row, 1, LoadToken(self._count))]
@@ -247,44 +214,3 @@ class Enquiries:
             code=RefusalCode.REFUSED,
             message=f"the task has no result: it was {task.decided.kind}, {task.decided.reason}",
         )
-
-    def _resolve(self, reference: str) -> Place | Refused:
-        unknown = Refused(
-            code=RefusalCode.NOT_FOUND,
-            message=f"unknown task {reference[:80]!r}",
-            hint="`meshctl tasks` lists those this device knows",
-        )
-        try:
-            task = task_id_from_text(reference)
-        except MalformedId:
-            return self._resolve_prefix(reference, unknown)
-        batch = self.batches.get(task.batch)
-        if batch is None or not batch.is_durable or task.index >= len(batch.progress):
-            return unknown
-        return batch, task.index
-
-    def _resolve_prefix(self, reference: str, unknown: Refused) -> Place | Refused:
-        prefix, _, rest = reference.partition(".")
-        index_text = rest.partition(".")[0]
-        if len(prefix) < PREFIX_LETTERS_MIN or not (not index_text or index_text.isdecimal()):
-            return unknown
-        matching = [
-            batch
-            for batch in self.batches.values()
-            if batch.is_durable and batch.view(0, self.name_of).batch.startswith(prefix)
-        ]
-        if len(matching) != 1:
-            return unknown if not matching else _ambiguous(reference, len(matching))
-        batch = matching[0]
-        if not index_text and len(batch.progress) > 1:
-            return _ambiguous(reference, len(batch.progress))
-        index = int(index_text or 0)
-        return (batch, index) if index < len(batch.progress) else unknown
-
-
-def _ambiguous(reference: str, count: int) -> Refused:
-    return Refused(
-        code=RefusalCode.AMBIGUOUS,
-        message=f"{reference!r} may be any of {count} tasks",
-        hint="give more of the id, or its number: ID.0, ID.1, ...",
-    )

@@ -66,7 +66,7 @@ class Leasing:
             task.attempts += 1
             task.executor = executor
             batch.move(index, TaskEvent.LEASED, "leased")
-            effects += office.on_changed(batch, index)
+            effects += office.on_changed(batch, (index,))
         granted = LeaseGranted(
             offer=offer,
             lease=sign(lease, office.signer),
@@ -162,7 +162,7 @@ class Leasing:
             if verdict is not None:
                 return self.register.close(batch, OutcomeKind.FAILED, {index: verdict})
         self.waiting.put(batch)
-        effects = self.office.on_changed(batch, index)
+        effects = self.office.on_changed(batch, (index,))
         return effects + self.waiting.review_in(0, now_us=now_us)
 
     def resume(self, batch: Batch, index: int) -> bool:
@@ -207,7 +207,7 @@ class Leasing:
         for index in sorted(granted.indices):
             if batch.progress[index].state is TaskState.ASSIGNED:  # else a result was quicker
                 batch.move(index, TaskEvent.STARTED, "running")
-                effects += self.office.on_changed(batch, index)
+                effects += self.office.on_changed(batch, (index,))
         return effects
 
     def _is_late_work(self, ref: LeaseRef) -> bool:

@@ -93,8 +93,7 @@ class Outcomes:
             settled = Settled(batch=batch.batch, outcomes={**vote.outcomes})
             effects.append(Send(lease.executor, settled))
         effects += self.leasing.call_off(batch, fresh, now_us=now_us)
-        for index in fresh:
-            effects += self.office.on_changed(batch, index)
+        effects += self.office.on_changed(batch, fresh)
         if batch.is_decided:
             self.placements.forget(batch.batch)
         if len(self.waiting):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.batch import Batch
@@ -25,7 +25,7 @@ class Stewardship:
     may: Callable[[PeerId, Role], bool]
     chain_of: Callable[[PeerId], Chain | None]
     wall_us: Callable[[], int]
-    on_changed: Callable[[Batch, int], list[Effect]]  # somebody may wait for this task
+    on_changed: Callable[[Batch, Sequence[int]], list[Effect]]  # somebody may wait for them
     ledger: Ledger = field(default_factory=Ledger)
     round: int = 0
     is_stopping: bool = False

@@ -119,7 +119,7 @@ class Verification:
         reason = f"its result was refused: {failed.reason}"
         batch.move(index, TaskEvent.RESULT_REFUSED, reason)
         if self.leasing.resume(batch, index):  # another device is at it already
-            return effects + self.office.on_changed(batch, index)
+            return effects + self.office.on_changed(batch, (index,))
         return effects + self.leasing.wait_again(batch, index, executor, reason, now_us=now_us)
 
     def on_decision_tick(self, *, now_us: int) -> list[Effect]:
@@ -169,7 +169,7 @@ class Verification:
         )
         sources = tuple(dict.fromkeys((sender, result.executor)))
         fetch = Fetch(content=result.output, sources=sources, token=token, check=check)
-        return [*self.office.on_changed(batch, result.index), fetch]
+        return [*self.office.on_changed(batch, (result.index,)), fetch]
 
     def _fault(self, result: Result, contract: Contract) -> str | None:
         rules = (
