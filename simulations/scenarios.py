@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from random import Random
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.disk import DiskFate
@@ -38,6 +40,7 @@ from wire.membership import Role
 SUBMITTER = 1
 BATCH_COUNT = 12
 HALF = 0.5
+SLOW_DISK_US = 400_000
 LOSSY = NetworkSettings(latency_us=60_000, jitter_us=60_000, loss_permille=30)
 _ROLES: Mapping[int, tuple[Role, ...]] = MappingProxyType({SUBMITTER: SUBMITTER_ROLES})
 
@@ -141,17 +144,14 @@ def _full_disk(seed: int) -> Plan:
 
 
 def _cancel(seed: int) -> Plan:
-    """Cancel three tasks at times at which their results may be under way."""
+    """Cancel every other task at a time at which its result may be on its way to a slow disk."""
     rng = source(seed, "cancel")
     cancels = (
-        Cancel(
-            at_us=5 * US_PER_S + rng.randrange(4 * US_PER_S),
-            submission=1,
-            index=rng.randrange(BATCH_COUNT),
-        )
-        for _ in range(3)
+        Cancel(at_us=5 * US_PER_S + rng.randrange(6 * US_PER_S), submission=1, index=index)
+        for index in range(0, BATCH_COUNT, 2)
     )
-    return _plan(seed, *cancels, network=LOSSY)
+    plan = _plan(seed, *cancels)
+    return replace(plan, host=HostSettings(sync_us=SLOW_DISK_US))
 
 
 def _outage(seed: int) -> Plan:
