@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from support.meshes import keys_of, small_mesh
+from msgspec.structs import replace
+from support.meshes import Device, keys_of, small_mesh
 from support.records import capabilities_of, presence_of, record_of
 from support.small_hosts import WALL_US, Host, Network
 
@@ -26,7 +27,7 @@ from wire.membership import (
     check_chain,
     invitation_from_text,
 )
-from wire.messages import Heartbeat, HeartbeatAcknowledged, RecordsGiven
+from wire.messages import Heartbeat, HeartbeatAcknowledged, RecordsGiven, RecordsWanted
 from wire.records import RecordKind, decode_presence
 
 NAMES = {"device-0", "device-1", "device-2"}
@@ -104,6 +105,14 @@ def test_telemetry_spreads_when_a_device_is_sampled() -> None:
         assert member is not None
         assert member.sample is not None
         assert member.sample.cpu_idle_permille == 900
+
+
+def test_what_a_device_missed_it_gets_at_the_next_exchange() -> None:
+    network, hosts = joined()
+    hosts[0].running.directory.forget(hosts[2].peer)
+    network.run_for(30)
+    assert is_converged(hosts)
+    assert hosts[0].names_known() == NAMES
 
 
 def test_a_stranger_gets_no_record_in_whatever_way_it_comes() -> None:
@@ -196,6 +205,17 @@ def test_a_device_that_lost_its_disk_rises_above_what_others_hold() -> None:
     assert hosts[1].running.hello().incarnation == 6, "it was durable"
 
 
+def test_a_device_that_hears_of_itself_twice_in_a_moment_goes_above_both() -> None:
+    network, hosts = joined()
+    for incarnation in (5, 9):
+        record = presence_of(hosts[1].device, version=(incarnation, 1))
+        hosts[1].handle(on.Received(hosts[0].peer, RecordsGiven(records=(record,))))
+    network.run_for(1)
+    assert hosts[1].running.hello().incarnation == 6
+    network.run_for(11)
+    assert all(incarnation_held(host, hosts[1].peer) == 10 for host in hosts)
+
+
 def test_nothing_is_signed_while_the_first_write_is_under_way() -> None:
     network, hosts = three_devices(starts=False)
     slow = hosts[1]
@@ -229,6 +249,7 @@ def test_a_whole_mesh_that_was_off_for_an_hour_comes_back_alone() -> None:
 
 def test_a_device_known_from_an_invitation_alone_is_remembered_over_a_crash() -> None:
     network, hosts = three_devices(starts=False)
+    network.has_pubsub = False
     hosts[1].start()
     hosts[1].see(hosts[0], "invitation")
     hosts[1].crash()
@@ -434,14 +455,77 @@ def test_a_capability_that_no_gossip_brought_is_found_through_the_dht() -> None:
         seeker.outgoing.clear()
         assert seeker.ask(Find((f"label:number={number}",), via="any")) == []
         network.run_for(10)
-        [found] = [
-            effect.value
-            for effect in seeker.outgoing
-            if isinstance(effect, do.Answer) and isinstance(effect.value, Found)
-        ]
+        [found] = found_by(seeker)
         assert found.source == "dht"
         assert [peer.name for peer in found.peers] == [f"device-{number}"]
         assert len(seeker.running.directory) <= 8
+
+
+def test_a_device_holds_the_records_of_those_it_is_linked_to_before_all_others() -> None:
+    network = Network(small_mesh(20))
+    hosts = [network.add(one, members_max=12, links_max=4) for one in network.mesh.devices]
+    for host in hosts:
+        host.start()
+    for host in hosts[1:]:
+        host.see(hosts[0], "invitation")
+    network.run_for(60)
+    for host in hosts:
+        held = {member.peer for member in host.running.directory}
+        assert len(held) == 12
+        assert host.links <= held
+
+
+def found_by(host: Host) -> list[Found]:
+    """Return what was found and answered until now."""
+    answers = [effect.value for effect in host.outgoing if isinstance(effect, do.Answer)]
+    return [value for value in answers if isinstance(value, Found)]
+
+
+def test_a_poisoned_provider_record_costs_a_question_and_not_the_whole_wait() -> None:
+    network, hosts = joined()
+    network.provided["gpu:cuda"] = {hosts[1].peer: hosts[1].address}
+    assert hosts[0].ask(Find(("gpu:cuda",), via="any")) == []
+    network.run_for(0.1)
+    [found] = found_by(hosts[0])
+    assert (found.source, found.peers) == ("dht", [])
+
+
+def looking_for_a_provider() -> tuple[Network, Host, Host, Device]:
+    """Two linked devices, of which the first dials a third that the DHT named."""
+    network = Network(small_mesh(4))
+    hosts = [network.add(device) for device in network.mesh.devices[:2]]
+    provider = network.mesh.devices[3]
+    for host in hosts:
+        host.start()
+    hosts[0].see(hosts[1])
+    network.run_for(5)
+    network.add(provider)  # it never runs
+    network.provided["gpu:cuda"] = {provider.peer: "/ip4/192.0.2.77/tcp/4001"}
+    assert hosts[0].ask(Find(("gpu:cuda",), via="any")) == []
+    network.run_for(0.015)
+    assert found_by(hosts[0]) == [], "the dial is under way"
+    return network, hosts[0], hosts[1], provider
+
+
+def test_a_provider_is_asked_as_soon_as_there_is_a_link_to_it() -> None:
+    _, seeker, _, provider = looking_for_a_provider()
+    hello = replace(seeker.running.hello(), chain=provider.chain)
+    link = on.LinkUp(peer=provider.peer, hello=hello, address="", is_outbound=True)
+    wanted = [
+        effect.message
+        for effect in seeker.handle(link)
+        if isinstance(effect, do.Send) and isinstance(effect.message, RecordsWanted)
+    ]
+    assert len(wanted) == 1
+    assert {version.kind for version in wanted[0].versions} == set(RecordKind)
+
+
+def test_records_of_the_provider_from_somebody_else_end_the_wait() -> None:
+    _, seeker, other, provider = looking_for_a_provider()
+    records = (presence_of(provider), capabilities_of(provider, "gpu:cuda"))
+    given = RecordsGiven(records=records, chains=(provider.chain,))
+    seeker.handle(on.Received(other.peer, given))
+    assert [len(found.peers) for found in found_by(seeker)] == [1]
 
 
 def test_a_lookup_of_a_device_that_is_gone_ends_with_who_comes_closest() -> None:
@@ -453,11 +537,7 @@ def test_a_lookup_of_a_device_that_is_gone_ends_with_who_comes_closest() -> None
     hosts[0].outgoing.clear()
     hosts[0].ask(Find(("label:number=2",), via="dht"))
     network.run_for(2)
-    [found] = [
-        effect.value
-        for effect in hosts[0].outgoing
-        if isinstance(effect, do.Answer) and isinstance(effect.value, Found)
-    ]
+    [found] = found_by(hosts[0])
     assert found.peers == []
     assert {one.name for one in found.closest} == {"device-0", "device-1"}
     assert all(one.missing == ["label:number=2"] for one in found.closest)

@@ -222,6 +222,7 @@ class Network:
     mesh: SmallMesh
     now_us: int = 0
     provided: dict[str, dict[PeerId, str]] = field(default_factory=dict)
+    has_pubsub: bool = True
     unreachable: set[PeerId] = field(default_factory=set)  # nobody can dial these
     hosts: list[Host] = field(default_factory=list)
     _due: list[tuple[int, int, Host, int, Callable[[], object]]] = field(default_factory=list)
@@ -289,7 +290,7 @@ class Network:
     def publish(self, origin: Host, records: Message) -> None:
         """Bring published records to everybody that runs."""
         for host in self.hosts:
-            if host is not origin and host.node is not None:
+            if self.has_pubsub and host is not origin and host.node is not None:
                 event = on.PublishedReceived(records)
                 self.after(LINK_US, host, lambda host=host, event=event: host.handle(event))  # type: ignore[misc]
 
