@@ -64,7 +64,7 @@ class Checks:
         self._kept: set[tuple[StoreId, BatchId]] = set()
         self._leases: dict[tuple[PeerId, StoreId, BatchId, Epoch, int], bytes] = {}
         self._runs: dict[PeerId, set[RunId]] = {}
-        self._states: dict[tuple[PeerId, StoreId, str], tuple[int, str]] = {}
+        self._states: dict[tuple[PeerId, StoreId, str], str] = {}
         self._views: dict[str, tuple[object, ...]] = {}
         self._receipts_checked: set[bytes] = set()
         self._sends: Counter[PeerId] = Counter()
@@ -208,10 +208,8 @@ class Checks:
     def _check_view(self, host: SimulatedHost, view: TaskView) -> None:
         """S6: states change only as they may. S2: all views of a decided task agree."""
         place = (host.peer, host.disk.store, view.id)
-        boot, before = self._states.get(place, (host.boot, view.state))
-        self._states[place] = host.boot, view.state
-        if boot != host.boot and before == TaskState.SETTLED:
-            before = str(TaskState.COMPLETE)  # that the receipt was given is not on the disk
+        before = self._states.get(place, view.state)
+        self._states[place] = view.state
         if view.state not in LATER_STATES[before]:
             raise InvariantBroken(f"S6: {view.id} went from {before} to {view.state}")
         if view.is_decided != TaskState(view.state).is_decided:
