@@ -170,4 +170,7 @@ def invited() -> Invited:
 
 def task_list() -> TaskList:
     """Return two tasks, the newer one waiting."""
-    return TaskList(tasks=[pending_view(), task_view(id=TASK.replace(".0.", ".1."), index=1)], is_truncated=False)
+    return TaskList(
+        tasks=[pending_view(), task_view(id=TASK.replace(".0.", ".1."), index=1)],
+        is_truncated=False,
+    )
