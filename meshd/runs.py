@@ -14,13 +14,14 @@ from meshd.content import ContentGate
 from meshd.errors import BlobError, BlobMissing
 from p2p.blob_exchange import TransferStats
 from p2p.errors import NetworkError
+from p2p.protocol_errors import BlobMismatch
 from sandbox.errors import JobFailed, ModuleMissing
 from sandbox.job import Execution, Job
 from sandbox.pool import Pool
 from wire.blobs import BlobRef
 from wire.content import Content
 from wire.effects import Execute, Fetch, RunId
-from wire.errors import CannotUnseal, MalformedFrame
+from wire.errors import CannotUnseal, MalformedFrame, MeshError
 from wire.events import Event, Executed, ExecutionFailed, Fetched, FetchFailed, TransferMeasured
 from wire.execution import ExecutionFailure
 from wire.ids import Digest, PeerId
@@ -35,7 +36,10 @@ class Fetcher(Protocol):
     """Brings blobs from other devices; `p2p.blob_exchange` has the real one."""
 
     async def fetch(self, ref: BlobRef, sources: Sequence[PeerId]) -> TransferStats:
-        """Bring a blob into the store. Raises NetworkError naming what was tried."""
+        """Bring a blob into the store.
+
+        Raises NetworkError naming what was tried, or what the store raised.
+        """
         ...
 
 
@@ -56,12 +60,15 @@ class Contents:
         self._emit = emit
 
     async def bring(self, content: Content, sources: Sequence[PeerId]) -> None:
-        """Return when `content` is here. Raises NetworkError or BlobError."""
+        """Return when `content` is here. Raises what `bring_blob` raises."""
         if content.blob is not None:
             await self.bring_blob(content.blob, sources)
 
     async def bring_blob(self, ref: BlobRef, sources: Sequence[PeerId]) -> None:
-        """Return when the blob is here. Raises NetworkError or BlobError."""
+        """Return when the blob is here.
+
+        Raises NetworkError or BlobError, or MalformedFrame if its manifest is irregular.
+        """
         if self._blobs.has(ref):
             return
         stats: TransferStats | None = None
@@ -79,8 +86,10 @@ class Contents:
         try:
             await self.bring(fetch.content, fetch.sources)
             is_right = fetch.check is None or await self._gate.is_output(fetch.content, fetch.check)
-        except (NetworkError, BlobError, CannotUnseal) as error:
-            await self._emit(FetchFailed(fetch.token, str(error)))
+        except MeshError as error:
+            # A reference that is no blob's can be had from nobody: whoever signed it is to blame.
+            is_wrong = isinstance(error, MalformedFrame | BlobMismatch)
+            await self._emit(FetchFailed(fetch.token, str(error), is_wrong=is_wrong))
             return
         if is_right:
             await self._emit(Fetched(fetch.token))
@@ -123,7 +132,8 @@ class Runs:
         event: Event | None = None
         with scope:
             event = await self._outcome(execute)
-        del self._scopes[execute.run]
+        if self._scopes.get(execute.run) is scope:  # else it was killed and begun again meanwhile
+            del self._scopes[execute.run]
         if event is not None and not scope.cancelled_caught:
             await self._emit(event)
 
@@ -131,7 +141,7 @@ class Runs:
         run = execute.run
         try:
             await self._contents.bring_blob(execute.module, execute.sources)
-        except (NetworkError, BlobError) as error:
+        except MeshError as error:
             return ExecutionFailed(run, ExecutionFailure.MODULE_MISSING, str(error))
         try:
             await self._contents.bring(execute.input, execute.sources)
