@@ -118,7 +118,9 @@ class Dispatch:
         for batch in self.waiting.turns():
             offered = self._place(batch, candidates, now_us=now_us)
             effects += offered
-            if not offered:
+            if offered:
+                self.waiting.served(batch)
+            else:
                 unplaced.append(batch)
             if not self.placements.has_room:
                 break

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from scheduler.batch import Batch
 from wire.effects import Effect, SetTimer
@@ -43,15 +44,24 @@ class WaitingBatches:
             self._queues[batch.contract.body.priority].setdefault(batch.batch, batch)
 
     def turns(self) -> Iterator[Batch]:
-        """Yield the batches whose turn it is, TURNS_MAX of a priority; each goes to the end."""
+        """Yield the batches whose turn it is, TURNS_MAX of a priority.
+
+        Those that are `served` go to the end. When there are too many to look at all of them, the
+        others do too.
+        """
         for queue in self._queues.values():
-            for _ in range(min(TURNS_MAX, len(queue))):
-                identifier, batch = next(iter(queue.items()))
-                if batch.waiting_count:
-                    queue.move_to_end(identifier)
-                    yield batch
-                else:
-                    del queue[identifier]
+            are_many = len(queue) > TURNS_MAX
+            for batch in list(islice(queue.values(), TURNS_MAX)):
+                if not batch.waiting_count:
+                    del queue[batch.batch]
+                    continue
+                if are_many:
+                    queue.move_to_end(batch.batch)
+                yield batch
+
+    def served(self, batch: Batch) -> None:
+        """A batch had its turn: the others come first."""
+        self._queues[batch.contract.body.priority].move_to_end(batch.batch)
 
     def review_in(self, after_us: int, *, now_us: int) -> list[Effect]:
         """Return the timer of the next review, unless one is due no later."""
