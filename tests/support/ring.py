@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from support.meshes import Device, SmallMesh
 from support.records import presence_of
@@ -85,7 +86,7 @@ class Ring:
                     self.dials_count += 1
                     is_up = self.can_reach(own, peer)
                     delay_us = DIAL_US if is_up else DIAL_TIMEOUT_US
-                    self._after(delay_us, lambda peer=peer: self._dialled(own, peer))  # type: ignore[misc]
+                    self._after(delay_us, partial(self._dialled, own, peer))
                 case Hangup(peer):
                     self.hangups_count += 1
                     self.drop(own, peer)

@@ -11,6 +11,7 @@ import itertools
 import random
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from msgspec import Struct
 from support.meshes import Device, SmallMesh
@@ -183,7 +184,7 @@ class Host:
                     self._persist(effect)
                 case do.FindProviders(key, token):
                     found = on.ProvidersFound(token, self.network.providers(key))
-                    self.network.after(DIAL_US, self, lambda found=found: self.handle(found))  # type: ignore[misc]
+                    self.network.after(DIAL_US, self, partial(self.handle, found))
                 case do.Provide(key):
                     self.network.provided.setdefault(key, {})[self.peer] = self.address
                 case do.Withdraw(key):
@@ -292,7 +293,7 @@ class Network:
         for host in self.hosts:
             if self.has_pubsub and host is not origin and host.node is not None:
                 event = on.PublishedReceived(records)
-                self.after(LINK_US, host, lambda host=host, event=event: host.handle(event))  # type: ignore[misc]
+                self.after(LINK_US, host, partial(host.handle, event))
 
     def dial(self, origin: Host, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Open a link, or fail."""
@@ -303,7 +304,7 @@ class Network:
         for here, there in ((one, other), (other, one)):
             if there.peer in here.links:
                 gone = on.LinkDown(there.peer, "gone")
-                self.after(0, here, lambda here=here, gone=gone: here.handle(gone))  # type: ignore[misc]
+                self.after(0, here, partial(here.handle, gone))
 
     def providers(self, key: str) -> tuple[on.Provider, ...]:
         """Return who provides a key."""
@@ -312,7 +313,9 @@ class Network:
 
     def _arrive(self, origin: Host, target: Host, frame: bytes) -> None:
         if origin.peer in target.links:
-            target.handle(on.Received(origin.peer, _codec.decode(frame)))  # type: ignore[arg-type]
+            message = _codec.decode(frame)
+            assert isinstance(message, Message)
+            target.handle(on.Received(origin.peer, message))
 
     def _dialled(self, origin: Host, peer: PeerId, addresses: tuple[str, ...]) -> None:
         target = next((host for host in self.hosts if host.peer == peer), None)
