@@ -26,13 +26,16 @@ def completion_of(group: click.Group) -> click.Command:
     )
     @click.argument("shell", type=click.Choice(list(INSTALL)))
     def completion(shell: str) -> int:
-        """Print the script that completes commands, devices and tasks in SHELL."""
+        """Print the script with which SHELL completes our commands."""
         kind = get_completion_class(shell)
         assert kind is not None, "INSTALL names only shells that click knows"  # noqa: S101
         script = kind(group, {}, name, f"_{name.upper()}_COMPLETE")
-        click.echo(f"# to install: {INSTALL[shell].format(name=name)}")
         # Not kind.source, which for bash runs bash to look at its version.
-        click.echo(ShellComplete.source(script))
+        lines = ShellComplete.source(script).splitlines()
+        # zsh reads from the first line of a file what it completes.
+        place = 1 if lines[0].startswith("#compdef") else 0
+        lines.insert(place, f"# to install: {INSTALL[shell].format(name=name)}")
+        click.echo("\n".join(lines))
         return Exit.DONE
 
     return completion

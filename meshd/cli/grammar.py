@@ -113,9 +113,13 @@ class MeshGroup(click.Group):
     command_class = MeshCommand
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """Return the common options and `--help`."""
+        """Return the common options, `--version` and `--help`."""
         *own, help_option = super().get_params(ctx)
-        return [*own, *COMMON_OPTIONS, help_option]
+        return [*own, *COMMON_OPTIONS, VERSION_OPTION, help_option]
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands as they were added: what is needed first stands first."""
+        return list(self.commands)
 
     def main(  # type: ignore[override]  # it has no other modes: it always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **_modes: object
@@ -127,6 +131,9 @@ class MeshGroup(click.Group):
             code = super().main(given, prog_name=name, standalone_mode=False)
         except click.Abort:
             code = Exit.INTERRUPTED
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = Exit.USAGE
         except (CommandFailed, click.ClickException) as error:
             failed = (
                 error if isinstance(error, CommandFailed) else failure_of(error, is_of_task=False)
@@ -265,6 +272,14 @@ def _take_format(ctx: click.Context, _parameter: click.Parameter, value: str | N
         session.format = value
 
 
+def _show_version(ctx: click.Context, _parameter: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted and not ctx.resilient_parsing:
+        from meshd.cli.version import version_line  # what it needs is slow to import
+
+        click.echo(version_line())
+        ctx.exit()
+
+
 COMMON_OPTIONS = (
     click.Option(
         ["--home"],
@@ -281,6 +296,16 @@ COMMON_OPTIONS = (
         expose_value=False,
         callback=_take_format,
     ),
+)
+
+
+VERSION_OPTION = click.Option(
+    ["--version"],
+    is_flag=True,
+    is_eager=True,
+    help="Show the version and exit.",
+    expose_value=False,
+    callback=_show_version,
 )
 
 

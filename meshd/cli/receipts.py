@@ -44,7 +44,7 @@ _MARKS = {"good": ("good", "green"), "bad": ("BAD", "red"), "not_checked": ("-",
 )
 @pass_session
 def receipt(session: Session, task: str, with_digest_key: bool, to: str | None) -> int:
-    """Write the receipt of a task that is decided, for `meshctl verify` anywhere."""
+    """Write the receipt of a decided task, for `meshctl verify`."""
     if to is not None:
         check_writable(to)
     elif sys.stdout.isatty() and not session.is_json:
@@ -89,7 +89,7 @@ def receipt(session: Session, task: str, with_digest_key: bool, to: str | None) 
 def verify(
     session: Session, receipt_file: str, result_file: str | None, mesh_text: str | None
 ) -> int:
-    """Check a receipt offline: every signature, the votes, the lease, the result.
+    """Check a receipt offline: signatures, votes, lease and result.
 
     Exits with 0 if all is good, 1 if anything is not, 2 if the file is no receipt.
     """
@@ -138,7 +138,7 @@ def _print_verdict(session: Session, verdict: Verdict) -> None:
         print_json({"answer": "verdict", **msgspec.to_builtins(verdict)})
         return
     facts = msgspec.to_builtins(verdict.facts)
-    print_fields((name.replace("_", " "), _fact(value)) for name, value in facts.items())
+    print_fields((_fact_name(name), _fact(value)) for name, value in facts.items())
     for check in verdict.checks:
         mark, colour = _MARKS[check.result]
         fault = f"{check.fault}: " if check.fault else ""
@@ -148,6 +148,10 @@ def _print_verdict(session: Session, verdict: Verdict) -> None:
     click.echo(f"{verdict_text}, checked against: {verdict.checked_against}")
     if any(fault == "digest_key_missing" for fault in verdict.faults):
         note("  `meshctl receipt ID --with-digest-key` writes a receipt that can check a result")
+
+
+def _fact_name(name: str) -> str:
+    return name.removesuffix("_count").replace("_", " ")
 
 
 def _fact(value: object) -> str | int | None:

@@ -17,7 +17,7 @@ STOP_TIMEOUT_S = 5.0
 @click.command(cls=MeshCommand, epilog=examples("meshd stop", "meshd stop --home ~/second"))
 @pass_session
 def stop(session: Session) -> int:
-    """Stop the daemon cleanly: it gives its work back and says goodbye first."""
+    """Stop the daemon: it gives its work back and says goodbye."""
     with session.connect() as client:
         pid = client.daemon_pid
         process = _descriptor_of(pid)

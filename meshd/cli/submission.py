@@ -123,7 +123,7 @@ def _complete_module(
     "--fuel",
     type=click.IntRange(*bounds.FUEL),
     metavar="N",
-    help="The most work it may do, about an instruction each (10000000000).",
+    help="The most work it may do, about an instruction each (10 billion).",
 )
 @click.option(
     "--timeout",
@@ -172,7 +172,9 @@ def submit(
     detach: bool,
     **terms: object,
 ) -> int:
-    """Run a program on the mesh: its output here, its exit code ours.
+    """Run a program on the mesh as if it ran here.
+
+    Its output is our output, its exit code ours.
 
     MODULE.wasm is a WASI preview 1 command. Options of ours may stand anywhere; what we do not know
     after MODULE.wasm, and everything after --, is given to the program. Ctrl-C leaves the task

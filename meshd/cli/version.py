@@ -13,6 +13,11 @@ from meshd.control_frames import PROTOCOL_HIGHEST, PROTOCOL_LOWEST
 from meshd.version import version as installed_version
 
 
+def version_line() -> str:
+    """Return what people are told: both commands are of one release."""
+    return f"meshd {installed_version()}, Python {platform.python_version()}"
+
+
 @click.command(cls=MeshCommand, epilog=examples("meshd version"))
 @pass_session
 def version(session: Session) -> int:
@@ -27,5 +32,5 @@ def version(session: Session) -> int:
             }
         )
     else:
-        click.echo(f"meshd {installed_version()}, Python {platform.python_version()}")
+        click.echo(version_line())
     return Exit.DONE

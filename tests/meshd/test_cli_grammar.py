@@ -71,6 +71,29 @@ def test_every_command_explains_itself_with_an_example(group: click.Group, name:
     assert max(map(len, result.stdout.splitlines())) <= 84
 
 
+@pytest.mark.parametrize("group", [meshctl, meshd], ids=lambda group: str(group.name))
+def test_the_list_of_commands_says_whole_sentences(group: click.Group) -> None:
+    result = CliRunner().invoke(group, ["--help"], terminal_width=80)
+    commands = result.stdout.partition("Commands:")[2].partition("Examples:")[0]
+    assert len(commands.split("\n  ")) > len(group.commands)
+    assert "..." not in commands
+
+
+@pytest.mark.parametrize("group", [meshctl, meshd], ids=lambda group: str(group.name))
+def test_without_a_command_the_help_is_shown_as_it_is(group: click.Group) -> None:
+    result = CliRunner().invoke(group, [])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Usage: {group.name} [OPTIONS] COMMAND")
+    assert "\nCommands:\n" in result.stderr
+
+
+@pytest.mark.parametrize("group", [meshctl, meshd], ids=lambda group: str(group.name))
+def test_the_version_is_told_where_people_look_for_it(group: click.Group) -> None:
+    result = CliRunner().invoke(group, ["--version"])
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == CliRunner().invoke(meshd, ["version"]).stdout
+
+
 @pytest.mark.parametrize(("group", "name"), COMMANDS)
 def test_every_option_of_every_command_has_a_help_text(group: click.Group, name: str) -> None:
     command = group.commands[name]
@@ -224,7 +247,10 @@ def test_completion_scripts_name_the_program_and_how_to_install_them(
 ) -> None:
     result = CliRunner().invoke(group, ["completion", shell])
     assert result.exit_code == 0
-    first, *script = result.stdout.splitlines()
+    script = result.stdout.splitlines()
+    if shell == "zsh":  # compinit looks at the first line alone
+        assert script.pop(0) == f"#compdef {group.name}"
+    first = script.pop(0)
     assert first.startswith("# to install: ")
     assert f"{group.name} completion {shell} > " in first
     assert any(f"_{str(group.name).upper()}_COMPLETE" in line for line in script)
