@@ -31,10 +31,12 @@ from meshd.cli.output import (
 )
 from meshd.cli.references import peer_argument
 from meshd.control_frames import Frame
+from meshd.quantities import format_duration_us
 
 ROLES = ("admin", "submitter", "executor", "steward", "observer")
 TERMS = ("bandwidth", "latency", "compute", "reputation")
 WATCH_PERIOD_S = 1.0
+SOURCES = {"local": "the directory", "dht": "the DHT"}
 
 PEER_COLUMNS = (
     Column("NAME", width_max=14),
@@ -58,7 +60,7 @@ PEER_COLUMNS = (
 )
 @pass_session
 def status(session: Session) -> int:
-    """Show this device: its mesh, its health, its work, and what needs attention."""
+    """Show this device: mesh, health, work, and what needs attention."""
     with session.connect() as client:
         answer = client.ask({"command": "status"})
     if session.is_json:
@@ -132,9 +134,10 @@ def find(session: Session, wanted: tuple[str, ...], via: str) -> int:
         print_json(answer)
     elif found:
         print_table(PEER_COLUMNS, map(peer_row, found))
-        note(f"answered by: {answer['source']}")
+        note(f"answered by: {_source(answer['source'])}")
     else:
-        note(f"no device provides {' '.join(wanted)} (asked: {answer['source']})")
+        asked = _asked(via, answer["source"])
+        note(f"found no device that provides {' '.join(wanted)} (asked: {asked})")
         print_closest(answer["closest"])
     return Exit.DONE if found else Exit.NO
 
@@ -166,6 +169,7 @@ def find(session: Session, wanted: tuple[str, ...], via: str) -> int:
 @click.option(
     "--uses",
     type=click.IntRange(*bounds.USES),
+    metavar="N",
     default=1,
     show_default=True,
     help="How many devices it lets in.",
@@ -191,8 +195,9 @@ def invite(
         return Exit.DONE
     note("type this on the new device:")
     click.echo(plain(answer["command"]))
-    lasts = rough_duration(answer["ttl_us"])
-    note(f"it lets in {answer['uses']} device(s) within {lasts}, as {', '.join(answer['roles'])}")
+    devices = _counted(answer["uses"], "device")
+    lasts = format_duration_us(answer["ttl_us"])
+    note(f"it lets in {devices} within {lasts}, as {', '.join(answer['roles'])}")
     return Exit.DONE
 
 
@@ -220,8 +225,11 @@ def peer_lines(answer: Frame, *, width: int | None) -> list[str]:
 def print_closest(closest: list[Frame]) -> None:
     """Say which devices came closest to what was asked for, and what each lacks."""
     for candidate in closest:
-        lacks = " ".join(candidate["missing"])
-        note(f"  closest: {candidate['name']} ({short_id(candidate['id'])}) lacks {lacks}")
+        who = f"{candidate['name']} ({short_id(candidate['id'])})"
+        if candidate["missing"]:
+            note(f"  closest: {who} lacks {' '.join(candidate['missing'])}")
+        else:
+            note(f"  the directory says that {who} does")
 
 
 def _status_fields(answer: Frame) -> list[tuple[str, Cell]]:
@@ -230,7 +238,8 @@ def _status_fields(answer: Frame) -> list[tuple[str, Cell]]:
         ("device", f"{answer['name']}  {answer['id']}"),
         ("did", answer["did"]),
         ("mesh", answer["mesh"]),
-        ("roles", f"{' '.join(answer['roles'])}, run by {answer['operator']}"),
+        ("roles", " ".join(answer["roles"])),
+        ("operator", answer["operator"]),
         ("home", answer["home"]),
         ("daemon", _daemon(answer)),
         ("addresses", " ".join(answer["addresses"])),
@@ -238,7 +247,7 @@ def _status_fields(answer: Frame) -> list[tuple[str, Cell]]:
         ("health", _health(answer["health"])),
         ("breaker", _with_reason(answer["breaker"], answer["breaker_reason"])),
         ("tasks", tasks or "none"),
-        ("work here", f"{answer['leases_held']} leased, {answer['runs_active']} running"),
+        ("work here", _work_here(answer)),
         ("engine", answer["engine_profile"]),
         ("storage", _storage(answer["storage"])),
     ]
@@ -251,13 +260,14 @@ def _peer_fields(peer: Frame) -> list[tuple[str, Cell]]:
         ("state", _with_reason(peer["state"], peer["reason"])),
         ("type", peer["node_type"]),
         ("region", peer["region"]),
-        ("roles", f"{' '.join(peer['roles'])}, run by {peer['operator']}"),
+        ("roles", " ".join(peer["roles"])),
+        ("operator", peer["operator"]),
         ("addresses", " ".join(peer["addresses"])),
         ("health", _health(peer["health"])),
         ("breaker", _with_reason(peer["breaker"], peer["breaker_reason"])),
         ("round trip", _known(milliseconds(peer["round_trip_us"]))),
         ("transfer", _transfer(peer["transfer_bits_per_s"])),
-        ("slots", _known(_slots(peer))),
+        ("slots", _slots_in_words(peer)),
         ("outcomes", f"{peer['successes']} good, {peer['failures']} failed"),
         ("telemetry", _telemetry_age(peer["telemetry_age_us"])),
         ("engines", " ".join(peer["engine_profiles"])),
@@ -289,6 +299,11 @@ def _slots(peer: Frame) -> str:
     return "-" if free is None or total is None else f"{free}/{total}"
 
 
+def _slots_in_words(peer: Frame) -> str | None:
+    shown = _slots(peer)
+    return None if shown == "-" else f"{shown.replace('/', ' of ')} free"
+
+
 def _labels(peer: Frame) -> list[str]:
     prefix = "label:"
     return [key.removeprefix(prefix) for key in peer["capabilities"] if key.startswith(prefix)]
@@ -302,10 +317,35 @@ def _telemetry_age(age_us: int | None) -> str | None:
     return None if age_us is None else f"{rough_duration(age_us)} old"
 
 
-def _storage(storage: Frame) -> str:
-    parts = []
-    for name, value in storage.items():
-        words = name.split("_")
-        shown = rough_bytes(value) if "bytes" in words else value
-        parts.append(f"{' '.join(word for word in words if word != 'bytes')} {shown}")
-    return ", ".join(parts)
+def _storage(storage: Frame) -> str | None:
+    """Return what blobs take of what they may; None where the host does not tell."""
+    if not {"blobs_count", "blobs_bytes", "blobs_bytes_max"} <= storage.keys():
+        return None
+    used, budget = rough_bytes(storage["blobs_bytes"]), rough_bytes(storage["blobs_bytes_max"])
+    return f"{used} of {budget}, {_counted(storage['blobs_count'], 'blob')}"
+
+
+def _work_here(answer: Frame) -> str:
+    """Return what this device does for the mesh: leases, and how its sandbox stands."""
+    leased = f"{_counted(answer['leases_held'], 'lease')} held"
+    sandbox = answer["sandbox"]
+    if not {"worker_count", "busy_count", "waiting_count"} <= sandbox.keys():
+        return f"{leased}, {_counted(answer['runs_active'], 'run')}"
+    busy, workers = sandbox["busy_count"], sandbox["worker_count"]
+    waiting = sandbox["waiting_count"]
+    return f"{leased}, {busy} of {_counted(workers, 'worker')} busy, {waiting} waiting"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _source(source: str) -> str:
+    return SOURCES.get(source, source)
+
+
+def _asked(via: str, source: str) -> str:
+    """Return who was asked in vain: with `any`, the directory is asked before the DHT."""
+    if via == "any" and source == "dht":
+        return " and ".join(SOURCES.values())
+    return _source(source)

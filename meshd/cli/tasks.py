@@ -49,13 +49,17 @@ TASK_COLUMNS = (
 @click.option(
     "--limit",
     type=click.IntRange(*bounds.TASKS_LISTED),
+    metavar="N",
     default=50,
     show_default=True,
     help="How many at most.",
 )
 @pass_session
 def tasks(session: Session, limit: int) -> int:
-    """List the latest tasks of this device, newest first."""
+    """List the latest tasks submitted here, newest first.
+
+    RAN is the time of the run alone, TRIES how many devices were given the task.
+    """
     with session.connect() as client:
         answer = client.ask({"command": "tasks", "limit": limit})
     if session.is_json:
@@ -132,8 +136,10 @@ def cancel(session: Session, task: str) -> int:
         view = client.ask({"command": "cancel", "task": task})
     if session.is_json:
         print_json(view)
-    else:
+    elif view["outcome"] == "cancelled":
         click.echo(plain(outcome_text(view)))
+    else:
+        click.echo(plain(f"too late: {outcome_text(view)}"))
     return Exit.DONE if view["outcome"] == "cancelled" else Exit.NO
 
 

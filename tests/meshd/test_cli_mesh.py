@@ -133,6 +133,15 @@ def test_status_tells_what_its_owner_should_know(home: Path) -> None:
     assert "warning: the recovery key is still in the home" in result.stdout
 
 
+def test_status_tells_what_is_used_of_what_there_is(node: ScriptedNode, home: Path) -> None:
+    storage = {"blobs_count": 1, "blobs_bytes": 1536, "blobs_bytes_max": 4 << 30, "commits": 7}
+    sandbox = {"worker_count": 4, "busy_count": 4, "waiting_count": 2}
+    node.script(GetStatus, status_view(storage=storage, sandbox=sandbox, leases_held=3))
+    result = run_in_process(meshctl, home, "status")
+    assert "\nstorage    1.5KiB of 4.0GiB, 1 blob\n" in result.stdout
+    assert "\nwork here  3 leases held, 4 of 4 workers busy, 2 waiting\n" in result.stdout
+
+
 def test_peers_shows_every_term_of_the_health_score(home: Path) -> None:
     result = run_in_process(meshctl, home, "peers")
     titles, own, other = (line.split() for line in result.stdout.splitlines())
@@ -204,7 +213,7 @@ def test_a_refusals_message_cannot_command_the_terminal(node: ScriptedNode, home
 def test_find_says_which_source_answered(node: ScriptedNode, home: Path) -> None:
     result = run_in_process(meshctl, home, "find", "cpu:4", "mem:4GiB", "--via", "local")
     assert "kitchen" in result.stdout
-    assert result.stderr == "answered by: local\n"
+    assert result.stderr == "answered by: the directory\n"
     assert node.asked == [Find(capabilities=("cpu:4", "mem:4GiB"), via="local")]
 
 
@@ -212,17 +221,27 @@ def test_find_without_a_match_exits_with_1_and_says_who_came_closest(
     node: ScriptedNode, home: Path
 ) -> None:
     closest = [Candidate(id=peer_text(OTHER), name="kitchen", missing=["gpu:cuda"])]
-    node.script(
-        Find, Found(capabilities=["gpu:cuda"], source="local, dht", peers=[], closest=closest)
-    )
+    node.script(Find, Found(capabilities=["gpu:cuda"], source="dht", peers=[], closest=closest))
     result = run_in_process(meshctl, home, "find", "gpu:cuda")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
-        "no device provides gpu:cuda (asked: local, dht)",
+        "found no device that provides gpu:cuda (asked: the directory and the DHT)",
         f"  closest: kitchen ({peer_text(OTHER)[:12]}) lacks gpu:cuda",
     ]
     as_json = run_in_process(meshctl, home, "find", "gpu:cuda", "--output", "json")
     assert (as_json.exit_code, json_of(as_json)["peers"]) == (1, [])
+
+
+def test_find_does_not_say_that_a_device_lacks_what_the_dht_alone_does_not_know(
+    node: ScriptedNode, home: Path
+) -> None:
+    closest = [Candidate(id=peer_text(OTHER), name="kitchen", missing=[])]
+    node.script(Find, Found(capabilities=["cpu:4"], source="dht", peers=[], closest=closest))
+    result = run_in_process(meshctl, home, "find", "cpu:4", "--via", "dht")
+    assert result.stderr.splitlines() == [
+        "found no device that provides cpu:4 (asked: the DHT)",
+        f"  the directory says that kitchen ({peer_text(OTHER)[:12]}) does",
+    ]
 
 
 def test_invite_asks_for_what_was_given_and_prints_the_command_alone(
@@ -231,7 +250,7 @@ def test_invite_asks_for_what_was_given_and_prints_the_command_alone(
     words = "invite --role executor --role steward --ttl 90m --uses 3 --operator bob"
     result = run_in_process(meshctl, home, *words.split())
     assert result.stdout == "meshd start --join meshd1abcdef\n"
-    assert "within 1d0h, as executor" in result.stderr
+    assert "it lets in 1 device within 1d, as executor" in result.stderr
     assert node.asked == [
         Invite(roles=(Role.EXECUTOR, Role.STEWARD), ttl_us=5_400_000_000, uses=3, operator="bob")
     ]

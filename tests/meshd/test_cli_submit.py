@@ -391,7 +391,7 @@ def test_cancel_says_whether_it_came_in_time(
     ends_with(node, task_view(outcome=outcome))
     result = run_in_process(meshctl, home, "cancel", TASK)
     assert result.exit_code == exit_code
-    assert result.stdout.startswith("the task was cancelled" if exit_code == 0 else "the program")
+    assert result.stdout.startswith("the task was cancelled" if exit_code == 0 else "too late: the")
 
 
 def test_tasks_are_listed_with_short_ids_that_commands_take(home: Path) -> None:
