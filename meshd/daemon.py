@@ -374,10 +374,10 @@ class Daemon:
         )
 
     def _link_settings(self) -> LinkSettings:
-        # Room for the wanted links, for short ones, and for some that others want.
+        # Room for the links that are wanted, and for short ones, whoever dials them.
         links = self._config.links
         return LinkSettings(
-            links_count_max=2 * links.max + links.dials_max, dials_count_max=links.dials_max
+            links_count_max=links.max + links.dials_max, dials_count_max=links.dials_max
         )
 
     def _store_failed(self, reason: str) -> None:
