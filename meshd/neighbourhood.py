@@ -223,7 +223,7 @@ class Neighbourhood:
                 return self._spread(records) + self._publish(records)
             case RaiseDue():
                 return self.own_records.on_raise_due(now_us=now_us)
-            case BreakerDue(peer) if peer != self.own:
+            case BreakerDue():
                 return self.standings.on_breaker_due(key, now_us=now_us)
             case _:
                 return None
@@ -234,11 +234,13 @@ class Neighbourhood:
 
     def on_own_sample(self, sample: Sample) -> list[Effect]:
         """Tell the mesh how this device is, if that is news."""
-        return self._spread(
-            self.own_records.on_sample(
-                sample, members_count=len(self.directory), now_us=self._device.now_us
-            )
+        now_us = self._device.now_us
+        # As a steward this device judges itself like others, whose heartbeats bring fresh readings.
+        standing = self.standings.on_readings(self.own, now_us=now_us)
+        records = self.own_records.on_sample(
+            sample, members_count=len(self.directory), now_us=now_us
         )
+        return standing + self._spread(records)
 
     def on_fresh_telemetry(self, peer: PeerId, signed: Signed[Record] | None) -> list[Effect]:
         """Take up what a device said about itself while it answered an offer."""

@@ -44,7 +44,8 @@ from wire.signed import Signed, Signer
 
 __all__ = ["ROW_KINDS", "MeshNode", "OwnMessageDue"]
 
-EFFECTS_PER_EVENT_MAX = 10_000
+# A message to itself is answered within the event; this many are no talk that ends.
+OWN_MESSAGES_PER_EVENT_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +134,21 @@ class MeshNode:
             return self._refuse_while_broken(event)
         outgoing: list[Effect] = []
         waiting: deque[Effect] = deque(self._on_event(event))
-        for _ in range(EFFECTS_PER_EVENT_MAX):
+        own_messages_count = 0
+        while True:
             waiting.extend(self._on_members_changed())
             if not waiting:
                 return outgoing
             match waiting.popleft():
                 case Send(peer, message) if peer == self.own:
+                    own_messages_count += 1
+                    if own_messages_count > OWN_MESSAGES_PER_EVENT_MAX:
+                        raise AssertionError(f"{type(event).__name__} set off an endless talk")
                     waiting.extendleft(reversed(self._on_message(self.own, message)))
                 case Persist(rows, then):
                     outgoing.append(Persist(rows, tuple(map(self._kept_here, then))))
                 case effect:
                     outgoing.append(effect)
-        raise AssertionError(
-            f"{type(event).__name__} set off an endless talk of the node to itself"
-        )
 
     def _kept_here(self, effect: Effect) -> Effect:
         """A message to this device that waits for the disk comes back as a timer of no delay."""

@@ -86,6 +86,7 @@ class Work:
         self._is_begun = False
         self.executor = Executor(
             signer=signer,
+            mesh=mesh,
             settings=settings.executor,
             breaker=device.own_breaker,
             may=neighbours.may,

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from scheduler.held_leases import HeldLeases
 from scheduler.own_breaker import OwnBreaker
 from wire.effects import Effect, Send, SetTimer
-from wire.ids import PeerId
+from wire.ids import BatchId, MeshId, PeerId
 from wire.limits import Limits
 from wire.membership import Role
 from wire.messages import Offer, OfferAccepted, OfferRefusal, OfferRejected
 from wire.records import Record
 from wire.signed import Signed
-from wire.tasks import Contract
+from wire.tasks import Contract, batch_id_of
 
 LEASES_MAX = 50
 RESERVATION_US = 2_000_000
@@ -46,8 +46,9 @@ class ExecutorSettings:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Room for some tasks, and since when: the lease counts from there."""
+    """Room for some tasks of a batch, and since when: the lease counts from there."""
 
+    batch: BatchId  # whose contract was looked at: a lease of another one has no room here
     tasks_count: int
     accepted_us: int
 
@@ -57,6 +58,7 @@ class Admission:
     """Answers offers. The rules are tried in order, and the first that applies is the answer."""
 
     own: PeerId
+    mesh: MeshId
     settings: ExecutorSettings
     held: HeldLeases
     breaker: OwnBreaker
@@ -87,7 +89,8 @@ class Admission:
             )
             return [Send(steward, rejected)]
         tasks_count = min(offer.tasks_count, self.slots_free)
-        self._reservations[steward, offer.offer] = Reservation(tasks_count, now_us)
+        batch = batch_id_of(offer.contract)
+        self._reservations[steward, offer.offer] = Reservation(batch, tasks_count, now_us)
         accepted = OfferAccepted(
             offer=offer.offer,
             tasks_count=tasks_count,
@@ -124,6 +127,11 @@ class Admission:
                 not self.may(self.own, Role.EXECUTOR),
                 OfferRefusal.NOT_EXECUTOR,
                 "its certificate lacks executor",
+            ),
+            (
+                contract.mesh != self.mesh,
+                OfferRefusal.BAD_CONTRACT,
+                "the contract is of another mesh",
             ),
             (
                 not self.may(signed.signer, Role.SUBMITTER),

@@ -12,7 +12,7 @@ from telemetry.breaker import ProbeEnd
 from wire.effects import Effect, Send
 from wire.errors import MalformedFrame
 from wire.events import Executed, ExecutionFailed
-from wire.ids import PeerId
+from wire.ids import MeshId, PeerId
 from wire.membership import Role
 from wire.messages import (
     LeaseEnded,
@@ -37,6 +37,7 @@ class Executor:
         self,
         *,
         signer: Signer,
+        mesh: MeshId,
         settings: ExecutorSettings,
         breaker: OwnBreaker,
         may: Callable[[PeerId, Role], bool],
@@ -55,6 +56,7 @@ class Executor:
         self._results = Results(signer=signer, is_reachable=is_reachable)
         self._admission = Admission(
             own=signer.peer,
+            mesh=mesh,
             settings=settings,
             held=self._held,
             breaker=breaker,
@@ -133,8 +135,14 @@ class Executor:
             return [_refused(steward, granted, str(error))]
         if self._admission.is_stopping or not self._breaker.allows_work:
             return [_refused(steward, granted, "the device takes no work now")]
-        if reservation is None or len(tasks) > reservation.tasks_count:
+        if (
+            reservation is None
+            or reservation.batch != lease.batch
+            or len(tasks) > reservation.tasks_count
+        ):
             return [_refused(steward, granted, "no room was reserved for it")]
+        if self._held.is_running_any(lease):
+            return [_refused(steward, granted, "another steward's lease of that name is held")]
         return self._held.begin(
             steward,
             granted.lease,

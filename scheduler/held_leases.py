@@ -19,6 +19,8 @@ from wire.tasks import LEASE_TASKS_MAX, Contract, Lease, Task
 
 PROGRESS_EVERY_US = 3_000_000
 HOLDER_MARGIN_PERCENT = 2
+# Whatever a steward grants: its silence must not keep the room, nor timers, for longer.
+LEASE_US_MAX = 600_000_000
 RUN_GUESS_US = 1_000_000
 
 
@@ -79,6 +81,13 @@ class HeldLeases:
         """Return how long one more task would wait for a worker, by the runs of late."""
         ahead_count = max(0, len(self._runs) - workers_count + 1)
         return self._run_us * ahead_count // workers_count
+
+    def is_running_any(self, lease: Lease) -> bool:
+        """Say whether a run that the lease would start is under way, for another steward.
+
+        Runs are named by batch, epoch and attempt: honest stewards of one batch differ in those.
+        """
+        return any(_run_id(lease, index) in self._runs for index in lease.indices)
 
     def begin(
         self,
@@ -149,7 +158,7 @@ class HeldLeases:
         lease = held.lease.body
         effects: list[Effect] = []
         for index in indices:
-            run = RunId(lease.batch, index, lease.epoch, lease.attempt)
+            run = _run_id(lease, index)
             if self._runs.pop(run, None) is not None:
                 del held.tasks[index]
                 effects.append(Kill(run))
@@ -185,7 +194,7 @@ class HeldLeases:
 
     def _execute(self, held: HeldLease, task: Task) -> Effect:
         lease = held.lease.body
-        run = RunId(lease.batch, task.index, lease.epoch, lease.attempt)
+        run = _run_id(lease, task.index)
         self._runs[run] = held.steward, held.ref
         return Execute(
             run=run,
@@ -203,5 +212,9 @@ def lease_ref(lease: Lease) -> LeaseRef:
     return LeaseRef(lease.batch, lease.epoch, lease.attempt)
 
 
+def _run_id(lease: Lease, index: int) -> RunId:
+    return RunId(lease.batch, index, lease.epoch, lease.attempt)
+
+
 def _holder_us(duration_us: int) -> int:
-    return duration_us * (100 - HOLDER_MARGIN_PERCENT) // 100
+    return min(duration_us, LEASE_US_MAX) * (100 - HOLDER_MARGIN_PERCENT) // 100

@@ -25,6 +25,7 @@ from wire.content import Content
 from wire.effects import Execute, Fetch, RunId
 from wire.events import Event, Executed, ExecutionFailed, FetchFailed
 from wire.execution import ExecutionFailure, ExecutionStatus
+from wire.ids import Digest
 from wire.limits import Limits
 from wire.signed import encode_body
 from wire.tasks import Epoch, batch_id_of
@@ -41,7 +42,7 @@ class Liar(MemoryBlobs):
         """Return the manifest with an element more, which older decoders would skip."""
         return irregular(super().read_manifest(BlobRef(self.true_of[ref.digest], ref.size_bytes)))
 
-    true_of: dict[bytes, bytes] = {}  # noqa: RUF012 - one liar in this file
+    true_of: dict[Digest, Digest] = {}  # noqa: RUF012 - one liar in this file
 
 
 def irregular(manifest: bytes) -> bytes:
