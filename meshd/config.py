@@ -25,7 +25,6 @@ LEASES_MOST = 10_000
 TASKS_PER_WORKER = 4
 
 _S = DURATION_UNITS_US["s"]
-_DAY = DURATION_UNITS_US["d"]
 _WORD = r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z"
 
 Word = Annotated[str, Meta(min_length=1, max_length=64, pattern=_WORD)]
@@ -118,10 +117,12 @@ class ExecutorSettings(Section, frozen=True):
 
 
 class StorageSettings(Section, frozen=True):
-    """What is kept on disk. More keeps results and modules longer."""
+    """What is kept on disk. More keeps results and modules longer.
+
+    Of finished batches the latest 1,000 are kept, with 50,000 tasks at most.
+    """
 
     blobs_bytes_max: Annotated[int, size(64 * MIB, 1 << 50)] = 4096 * MIB
-    retention_us: Annotated[int, duration(60 * _S, 3650 * _DAY)] = 30 * _DAY
 
 
 class ReferenceSettings(Section, frozen=True):

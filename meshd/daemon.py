@@ -25,6 +25,7 @@ from meshd.control import ControlServer
 from meshd.errors import StoreFailed
 from meshd.finding import Finding
 from meshd.home import Home, control_socket_path
+from meshd.logs import bind_device
 from meshd.mailbox import Mailbox
 from meshd.membership import (
     MembershipRow,
@@ -118,7 +119,9 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 async def _run(config: Config, seed: bytes, options: StartOptions, store: Store) -> None:
-    daemon = Daemon(config=config, keys=Ed25519Keys(seed), seed=seed, options=options, store=store)
+    keys = Ed25519Keys(seed)
+    bind_device(peer_text(keys.peer))
+    daemon = Daemon(config=config, keys=keys, seed=seed, options=options, store=store)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, daemon.stop)
         await daemon.run()

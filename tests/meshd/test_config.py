@@ -94,8 +94,6 @@ def test_durations_and_sizes_are_read_from_text_or_as_numbers_in_the_unit_of_the
         sample_interval_us = "1m30s"
         [breaker]
         latency_ms_max = "0.25s"
-        [storage]
-        retention_us = "7d"
     """
     environ = {
         "MESHD_STORAGE__BLOBS_BYTES_MAX": "2GiB",
@@ -110,7 +108,6 @@ def test_durations_and_sizes_are_read_from_text_or_as_numbers_in_the_unit_of_the
     )
     assert config.telemetry.sample_interval_us == 90_000_000
     assert config.breaker.latency_ms_max == 250
-    assert config.storage.retention_us == 7 * 86_400 * 10**6
     assert config.storage.blobs_bytes_max == 2 << 30
     assert config.sandbox.cache_bytes_max == 32 << 20
 
