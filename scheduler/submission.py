@@ -16,6 +16,7 @@ from wire.answers import Accepted, RefusalCode, Refused
 from wire.answers import Candidate as CandidateView
 from wire.commands import Submit
 from wire.effects import Answer, Effect, Offer, Persist, Release, Row, SetTimer
+from wire.errors import CannotUnseal
 from wire.ids import BatchId, peer_text
 from wire.membership import Role
 from wire.signed import sign
@@ -71,6 +72,14 @@ class Submissions:
                 message=f"the inputs of the batch are {inline_bytes} bytes in messages; "
                 f"{BATCH_INLINE_BYTES_MAX} is the most",
                 hint="submit fewer tasks at once, or larger inputs as blobs",
+            )
+        try:
+            office.signer.unseal(submit.key)
+        except CannotUnseal:
+            return Refused(
+                code=RefusalCode.BAD_REQUEST,
+                message="the batch key is not sealed to this device",
+                hint="seal it to the id that `meshctl status` shows",
             )
         if undecided_count + len(submit.tasks) > UNDECIDED_TASKS_MAX:
             return Refused(

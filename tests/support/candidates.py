@@ -32,9 +32,5 @@ LIKELY = Candidate(
 
 def candidate(number: int, **changes: object) -> Candidate:
     """Return device `number`, linked and idle, with the fields in `changes` replaced."""
-    return replace(
-        LIKELY,
-        peer=PeerId(bytes([number]) * 32),
-        name=f"device-{number}",
-        **changes,  # type: ignore[arg-type]  # dataclasses.replace takes any field
-    )
+    own: dict[str, object] = {"peer": PeerId(bytes([number]) * 32), "name": f"device-{number}"}
+    return replace(LIKELY, **{**own, **changes})  # type: ignore[arg-type]  # any field
