@@ -1,7 +1,8 @@
 """Where devices may be: those reached or vouched for, kept over restarts, and those merely sighted.
 
 Anybody on the LAN can announce anything, so sightings are few, in memory only, and the oldest makes
-room. What was reached by a dial, or came with an invitation or the configuration, is remembered.
+room. What was reached by a dial, came with an invitation or the configuration, or is the word of a
+linked device about itself, is remembered.
 """
 
 from __future__ import annotations
@@ -61,6 +62,13 @@ class AddressBook:
         if len(self._sighted) > SIGHTINGS_MAX:
             del self._sighted[next(iter(self._sighted))]
         return []
+
+    def on_word_of_linked(self, peer: PeerId, addresses: Addresses) -> list[Effect]:
+        """A device that is linked says, signed, where it is. It may have dialled us every time."""
+        known = self._remembered.get(peer, ())
+        if set(addresses) <= set(known):
+            return []
+        return self._remember(peer, _merged(addresses, known))
 
     def on_reached(self, peer: PeerId, address: str) -> list[Effect]:
         """A dial to the address led to the device: try it first from now on."""

@@ -144,6 +144,7 @@ class Overlay:
             missing = self._chosen(missing, hopeful, near)
         return [
             SetTimer(ReviewDue(), REVIEW_EVERY_US),
+            *self._remember_linked(),
             *self._dial(missing, now_us=now_us),
             *self._hang_up_excess(near, now_us=now_us),
         ]
@@ -199,6 +200,17 @@ class Overlay:
         dialled_max = len(near) + (self.links_max - len(near)) // 2
         count = dialled_max - len(nearest) - len(self.links.keys() | self._dialling.keys())
         return [*nearest, *doubtful[:1], *others[: max(0, count)]]
+
+    def _remember_linked(self) -> list[Effect]:
+        """Keep where linked devices say they are: after a restart at another address, only we know
+        how to find them.
+        """
+        told = ((peer, self._told_by(peer)) for peer in sorted(self.links))
+        return [
+            effect
+            for peer, addresses in told
+            for effect in self.book.on_word_of_linked(peer, addresses)
+        ]
 
     def _dial(self, missing: list[PeerId], *, now_us: int) -> list[Effect]:
         reserved = self.dials_max // DIALS_FOR_WORK_SHARE

@@ -437,6 +437,25 @@ def test_the_port_of_an_inbound_connection_is_not_remembered() -> None:
     assert bench.overlay.addresses_of(PEER.peer) == ()
 
 
+def test_a_device_that_always_dialled_us_is_found_after_a_restart() -> None:
+    bench = Bench()
+    bench.know(PEER)
+    bench.link(PEER.peer, is_outbound=False)
+    stored = rows(bench.review())
+    told = ("/ip4/10.0.0.0/tcp/4001",)
+    assert [row.value for row in stored] == [AddressRow(peer=PEER.peer, addresses=told)]
+    assert rows(bench.review()) == [], "it is stored once"
+    again = Bench()
+    again.overlay.on_restarted([AddressRow(peer=PEER.peer, addresses=told)])
+    assert again.dialled() == [PEER.peer]
+
+
+def test_what_an_unlinked_device_says_is_not_remembered() -> None:
+    bench = Bench()
+    bench.know(PEER)
+    assert rows(bench.review()) == []
+
+
 def test_what_a_device_says_of_itself_comes_before_what_others_say() -> None:
     bench = Bench()
     bench.see(PEER.peer, ADDRESS)
