@@ -50,7 +50,8 @@ class DecisionRow(Struct, frozen=True, kw_only=True):
     """What is durable before an outcome is told: the vote, and what it was about.
 
     One row holds all outcomes that were decided at once under one lease, or under none.
-    `chains` are those of the submitter, the executor and the stewards, for the receipts.
+    `chains` are those of the submitter, the executor and the stewards, for the receipts. `attempts`
+    counts the leases that each task had needed until then.
     """
 
     vote: Signed[Vote]
@@ -58,6 +59,7 @@ class DecisionRow(Struct, frozen=True, kw_only=True):
     results: dict[int, ProvenResult]
     chains: tuple[Chain, ...]
     decided_wall_us: int
+    attempts: dict[int, int] = {}
 
 
 class Decided(Struct, frozen=True, kw_only=True):
@@ -203,6 +205,7 @@ class Batch:
             fresh.append(index)
             task.decided = _decided(key, row, index, outcome)
             task.executor = task.decided.executor
+            task.attempts = max(task.attempts, row.attempts.get(index, 0))
             task.is_deciding = False
             task.failed_on = task.refused = None
             self.undecided_count -= 1

@@ -82,6 +82,7 @@ class Register:
             results=results,
             chains=tuple(chain for chain in chains if chain is not None),
             decided_wall_us=office.wall_us(),
+            attempts={index: batch.progress[index].attempts for index in outcomes},
         )
         key = decision_key(batch.batch, min(outcomes))
         self._deciding[key] = row
