@@ -336,5 +336,5 @@ class SimulatedHost:
         if not self._settings.samples:
             return
         sample = sample_of(self.around.seed, self.index, self.temperature_millicelsius)
-        self.deliver(on.Sampled(encode_body(sample), sample.temperature_millicelsius))
+        self.deliver(on.Sampled(encode_body(sample)))
         self.later(SAMPLE_EVERY_US, self._sample)

@@ -75,9 +75,13 @@ class Received(Struct, frozen=True):
 
 
 class PublishedReceived(Struct, frozen=True):
-    """Records came by GossipSub, forwarded by whoever; their owners signed them."""
+    """Records came by GossipSub, forwarded by whoever; their owners signed them.
+
+    `author` published them, whose signature the host has checked; None where there is no host.
+    """
 
     message: Message
+    author: PeerId | None = None
 
 
 class Congested(Struct, frozen=True):
@@ -176,7 +180,6 @@ class Sampled(Struct, frozen=True):
     """A reading of this device's sensors, encoded as `telemetry.Sample`."""
 
     sample: bytes
-    temperature_millicelsius: int | None
 
 
 class Asked(Struct, frozen=True):

@@ -215,7 +215,7 @@ def alone_victim() -> tuple[Victim, HostilePeers]:
 
 def senses(victim: Victim, millicelsius: int) -> None:
     sample = Sample(temperature_millicelsius=millicelsius)
-    victim.handle(on.Sampled(encode_sample(sample), millicelsius))
+    victim.handle(on.Sampled(encode_sample(sample)))
 
 
 def finish_runs(victim: Victim, hostile: HostilePeers) -> None:

@@ -31,7 +31,7 @@ from wire.messages import Heartbeat, HeartbeatAcknowledged, RecordsGiven, Record
 from wire.records import RecordKind, decode_presence
 
 NAMES = {"device-0", "device-1", "device-2"}
-SENSED = on.Sampled(encode_sample(Sample(cpu_idle_permille=900)), None)
+SENSED = on.Sampled(encode_sample(Sample(cpu_idle_permille=900)))
 
 
 def three_devices(*, starts: bool = True) -> tuple[Network, list[Host]]:

@@ -159,7 +159,7 @@ class TaskMesh:
         self._handle(host, Restarted(store=host.store, rows=tuple(host.rows.values())))
         self._handle(host, WallClockRead(WALL_US + self.now_us, self.wall_uncertainty_us))
         self._handle(host, Listening(address))
-        self._handle(host, Sampled(encode_sample(Sample(cpu_idle_permille=900)), None))
+        self._handle(host, Sampled(encode_sample(Sample(cpu_idle_permille=900))))
         for other in self.hosts:
             if other is not host:
                 seen = (f"/ip4/127.0.0.1/tcp/{4000 + other.number}",)
