@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import structlog
 import trio
+from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.kad_dht.common import BUCKET_SIZE, PROTOCOL_ID
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.provider_store import ProviderStore
 from libp2p.kad_dht.routing_table import RoutingTable
 from libp2p.kad_dht.utils import sort_peer_ids_by_distance
+from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.records.validator import NamespacedValidator
@@ -186,6 +188,11 @@ class _MembersKad(KadDHT):
             members.as_host(), self.peer_routing, None
         )
 
+    async def handle_stream(self, stream: INetStream) -> None:
+        # Its loop looks for an empty read at the end; Yamux raises, which it would take for a
+        # failure: a warning for every question and every record that anybody sends us.
+        await super().handle_stream(cast(INetStream, _EndsEmpty(stream)))
+
     async def _run_main_loop(self) -> None:
         while True:
             try:
@@ -194,6 +201,22 @@ class _MembersKad(KadDHT):
             except Exception as error:  # noqa: BLE001 - a failed refresh must not end the host
                 log.warning("dht.refresh_failed", error=repr(error))
             await trio.sleep(REFRESH_S)
+
+
+class _EndsEmpty:
+    """A stream that reads as empty once its peer has finished."""
+
+    def __init__(self, stream: INetStream) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    async def read(self, n: int | None = None) -> bytes:
+        try:
+            return await self._stream.read(n)
+        except StreamEOF:
+            return b""
 
 
 class _MembersTable(RoutingTable):

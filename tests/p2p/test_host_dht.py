@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
+import pytest
 import trio
 from libp2p.peer.peerinfo import PeerInfo
-from support.hosts import befriend, config, connect, running
+from support.hosts import befriend, config, connect, running, until
 
 from p2p.dht import PROVIDED_KEYS_MAX, record_key
 from p2p.host import Host, Provider
@@ -53,6 +56,20 @@ async def test_a_lookup_is_answered_afresh_and_leaves_no_copy_behind() -> None:
         assert await carol.find_providers(KEY) == ()
         await bob.provide(KEY)
         assert await carol.find_providers(KEY) == (claim(bob),)
+
+
+async def test_records_and_questions_that_end_well_are_no_news(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("libp2p"), "propagate", True)
+    alice, bob = Host(config(1)), Host(config(2))
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        with caplog.at_level(logging.DEBUG, logger="libp2p.kad_dht.kad_dht"):
+            await alice.provide(KEY)
+            assert await bob.find_providers(KEY) == (claim(alice),)
+            await until(lambda: "Stream closed (EOF)" in caplog.text)
+        assert [line for line in caplog.records if line.levelno >= logging.WARNING] == []
 
 
 async def test_a_withdrawn_record_stays_with_those_who_took_it() -> None:
