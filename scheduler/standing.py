@@ -15,7 +15,7 @@ from telemetry.health import (
     HealthWeights,
     health_of,
 )
-from telemetry.measurement import MeasurementRecord, Measurements
+from telemetry.measurement import PEERS_MAX, MeasurementRecord, Measurements
 from telemetry.sample import Sample
 from wire.effects import Effect, Persist, Row, SetTimer
 from wire.ids import PeerId
@@ -57,8 +57,10 @@ class Standings:
         )
 
     def breaker(self, peer: PeerId) -> Breaker:
-        """Return the breaker kept for a peer."""
+        """Return the breaker kept for a peer; of too many the oldest that are closed are dropped."""
         if peer not in self._breakers:
+            if len(self._breakers) >= PEERS_MAX:
+                self._drop_closed()
             self._breakers[peer] = Breaker(random=self.rng, config=self.breaker_config)
         return self._breakers[peer]
 
@@ -119,6 +121,13 @@ class Standings:
         """A peer gave a wrong result."""
         self.measurements.on_dispute(peer)
         return [Persist((Row(MEASUREMENT_ROW, peer, self.measurements.to_record(peer)),))]
+
+    def _drop_closed(self) -> None:
+        closed = [
+            peer for peer, breaker in self._breakers.items() if breaker.state is BreakerState.CLOSED
+        ]
+        for peer in closed[: PEERS_MAX // 2]:
+            del self._breakers[peer]
 
     def _timer(self, peer: PeerId, breaker: Breaker, now_us: int) -> list[Effect]:
         if breaker.due_us is None:
