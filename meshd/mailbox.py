@@ -19,6 +19,7 @@ from wire.effects import Effect
 from wire.events import Event, TimerDue
 
 WAITING_EVENTS_MAX = 1_024
+STALE_TIMERS_ENOUGH = 256  # replaced timers are swept out when they are more, and the majority
 US_PER_S = 1_000_000
 
 
@@ -57,6 +58,11 @@ class Mailbox:
             self._events.append(event)
         self._something.set()
 
+    def post_now(self, event: Event) -> None:
+        """Leave an event beyond the bound: only for one that its sender bounds otherwise."""
+        self._events.append(event)
+        self._something.set()
+
     def post_durable(self, then: tuple[Effect, ...]) -> None:
         """Leave effects that may be carried out now."""
         self._durable.append(Durable(then))
@@ -68,6 +74,8 @@ class Mailbox:
         self._current[key] = version
         due_s = trio.current_time() + max(0, after_us) / US_PER_S
         heapq.heappush(self._timers, (due_s, version, key))
+        if len(self._timers) > 2 * len(self._current) + STALE_TIMERS_ENOUGH:
+            self._sweep()
 
     async def take(self) -> Item:
         """Return the next item: durable effects first, then timers that are due, then events."""
@@ -101,6 +109,11 @@ class Mailbox:
                 del self._current[key]
                 return key
         return None
+
+    def _sweep(self) -> None:
+        """Forget replaced timers: one that is set again and again far ahead leaves many."""
+        self._timers = [timer for timer in self._timers if self._current.get(timer[2]) == timer[1]]
+        heapq.heapify(self._timers)
 
     def _next_due_s(self) -> float:
         while self._timers and self._current.get(self._timers[0][2]) != self._timers[0][1]:
