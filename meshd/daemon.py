@@ -1,7 +1,8 @@
 """The daemon: the node with real parts around it, from the first start to a clean stop.
 
 Only here is decided which part is started when, and what happens when one fails: a part that fails
-ends the daemon, which starts again from what is durable.
+ends all parts, which begin again from what is durable (`meshd.defects`), unless it failed for a
+reason that a person has to see to.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from meshd.clock import BootClock, now_us
 from meshd.config import Config
 from meshd.content import ContentGate
 from meshd.control import ControlServer
+from meshd.defects import Defects, NodeFailed
 from meshd.errors import StoreFailed
 from meshd.finding import Finding
 from meshd.home import Home, control_socket_path
 from meshd.logs import bind_device
-from meshd.mailbox import Mailbox
+from meshd.mailbox import US_PER_S, Mailbox
 from meshd.membership import (
     MembershipRow,
     found,
@@ -90,26 +92,51 @@ class StartOptions:
 
 
 def run_daemon(config: Config, seed: bytes, options: StartOptions) -> None:
-    """Run the daemon of a locked home until it is stopped.
+    """Run the daemon of a locked home until it is stopped, over defects of its own.
 
     Raises MeshError with one line that says what to do: the store is damaged, the port is taken,
     the invitation is not accepted, the disk is full, ...
     """
+    defects = Defects()
+    while True:
+        try:
+            _run_once(config, seed, options, defects)
+        except MeshError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one supervisor, which decides
+            defects.note(error, now_us=now_us())
+        else:
+            return
+
+
+def _run_once(config: Config, seed: bytes, options: StartOptions, defects: Defects) -> None:
     store = Store.open(options.home.database)
     try:
         trio.run(
-            _run, config, seed, options, store, clock=BootClock(), strict_exception_groups=True
+            _run,
+            config,
+            seed,
+            options,
+            store,
+            defects,
+            clock=BootClock(),
+            strict_exception_groups=True,
         )
     except BaseExceptionGroup as group:
-        raise _only_error(group) from group
+        error = _only_error(group)
+        raise error from error.__cause__ or group
     finally:
         store.close()
 
 
 def _only_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error that somebody raised on purpose, or whatever is there."""
+    """Return the first error that somebody raised on purpose, or the first defect."""
     errors = [*_leaves(group)]
-    return next((error for error in errors if isinstance(error, MeshError)), errors[0])
+    for kind in (MeshError, NodeFailed):
+        for error in errors:
+            if isinstance(error, kind):
+                return error
+    return errors[0]
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
@@ -118,10 +145,14 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-async def _run(config: Config, seed: bytes, options: StartOptions, store: Store) -> None:
+async def _run(
+    config: Config, seed: bytes, options: StartOptions, store: Store, defects: Defects
+) -> None:
     keys = Ed25519Keys(seed)
     bind_device(peer_text(keys.peer))
-    daemon = Daemon(config=config, keys=keys, seed=seed, options=options, store=store)
+    daemon = Daemon(
+        config=config, keys=keys, seed=seed, options=options, store=store, defects=defects
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, daemon.stop)
         await daemon.run()
@@ -146,6 +177,7 @@ class Daemon:
         seed: bytes,
         options: StartOptions,
         store: Store,
+        defects: Defects,
     ) -> None:
         self._config = config
         self._keys = keys
@@ -153,6 +185,7 @@ class Daemon:
         self._options = options
         self._home = options.home
         self._store = store
+        self._defects = defects
         self._metrics = Metrics()
         self._mailbox = Mailbox()
         self._stopping = trio.Event()
@@ -279,9 +312,11 @@ class Daemon:
             settings=self._link_settings(),
             metrics=self._metrics,
         )
+        for peer in self._defects.quarantined():
+            links.ban(peer, for_s=self._defects.quarantine_us(peer, now_us=now_us()) / US_PER_S)
         contents = Contents(blobs=blobs, gate=gate, fetcher=BlobFetcher(host, blobs), emit=emit)
         finding = Finding(host, is_enabled=self._config.dht.enabled, emit=emit)
-        questions = Questions(emit)
+        questions = Questions(emit, emit_now=self._mailbox.post_now)
         writer = self._writer = Writer(
             self._store, on_durable=self._mailbox.post_durable, on_failed=self._store_failed
         )
@@ -305,7 +340,12 @@ class Daemon:
             tuple(node.handle(Restarted(store=self._store.store_id, rows=stored), now_us()))
         )
         status = StatusDesk(
-            home=self._home, metrics=self._metrics, pool=pool, blobs=blobs, store=self._store
+            home=self._home,
+            metrics=self._metrics,
+            pool=pool,
+            blobs=blobs,
+            store=self._store,
+            defects=self._defects,
         )
         control = ControlServer(
             control_socket_path(self._home.path),
@@ -319,7 +359,7 @@ class Daemon:
         BlobServer(host, blobs).serve()
         JoinServer(host, questions.ask_join).serve()
         await nursery.start(links.run)
-        await nursery.start(host.subscribe, _topic(known), _is_records, self._deliver(nursery))
+        await nursery.start(host.subscribe, _topic(known), self._is_welcome, self._deliver(nursery))
         nursery.start_soon(finding.run)
         nursery.start_soon(self._sense)
         await nursery.start(control.run)
@@ -333,11 +373,13 @@ class Daemon:
 
     def _deliver(self, nursery: trio.Nursery) -> Callable[[PeerId, bytes], None]:
         def deliver(author: PeerId, record: bytes) -> None:
-            del author  # the records in it are signed by their owners
-            event = PublishedReceived(_records.decode(record))
+            event = PublishedReceived(_records.decode(record), author)
             nursery.start_soon(self._mailbox.post, event)
 
         return deliver
+
+    def _is_welcome(self, author: PeerId, record: bytes) -> bool:
+        return not self._defects.quarantine_us(author, now_us=now_us()) and _is_records(record)
 
     def _new_node(self, known: MembershipRow) -> MeshNode:
         config = self._config
@@ -411,8 +453,7 @@ class Daemon:
 _records = Decoder(RecordsGiven, Ed25519Verifier())
 
 
-def _is_records(author: PeerId, record: bytes) -> bool:
-    del author
+def _is_records(record: bytes) -> bool:
     try:
         _records.decode(record)
     except MalformedFrame:

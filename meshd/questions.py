@@ -20,10 +20,17 @@ JOIN_S_MAX = 10.0
 
 
 class Questions:
-    """Numbers the questions. An asker that falls ANSWERS_WAITING_MAX behind loses its answers."""
+    """Numbers the questions. An asker that falls ANSWERS_WAITING_MAX behind loses its answers.
 
-    def __init__(self, emit: Callable[[Event], Awaitable[None]]) -> None:
+    `emit` may wait. `emit_now` may not, so that an asker can leave while the daemon stops; it gets
+    one event for a question at most.
+    """
+
+    def __init__(
+        self, emit: Callable[[Event], Awaitable[None]], *, emit_now: Callable[[Event], None]
+    ) -> None:
         self._emit = emit
+        self._emit_now = emit_now
         self._count = 0
         self._asked: dict[int, trio.MemorySendChannel[AnswerValue]] = {}
         self._joining: dict[int, trio.MemorySendChannel[JoinAnswer]] = {}
@@ -35,14 +42,15 @@ class Questions:
         request = self._count
         send, receive = trio.open_memory_channel[AnswerValue](ANSWERS_WAITING_MAX)
         self._asked[request] = send
-        try:
-            await self._emit(Asked(request, command))
-            async with receive:
+        was_put = False
+        with send, receive:
+            try:
+                await self._emit(Asked(request, command))
+                was_put = True
                 yield receive
-        finally:
-            if self._asked.pop(request, None) is not None:
-                with trio.CancelScope(shield=True):
-                    await self._emit(AskedNoMore(request))
+            finally:
+                if self._asked.pop(request, None) is not None and was_put:
+                    self._emit_now(AskedNoMore(request))
 
     def answer(self, answer: Answer) -> None:
         """Bring an answer to whoever asked, if it still waits."""
@@ -51,9 +59,8 @@ class Questions:
             return
         try:
             send.send_nowait(answer.value)
-        except (trio.WouldBlock, trio.BrokenResourceError):
-            send.close()  # it reads too slowly, or not at all
-            return
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            send.close()  # it reads too slowly, or not at all: it sees its answers end
         if answer.is_last:
             send.close()
             del self._asked[answer.request]
@@ -65,7 +72,7 @@ class Questions:
         send, receive = trio.open_memory_channel[JoinAnswer](1)
         self._joining[request] = send
         try:
-            with trio.move_on_after(JOIN_S_MAX):
+            with send, receive, trio.move_on_after(JOIN_S_MAX):
                 await self._emit(JoinAsked(request, peer, join))
                 return await receive.receive()
         finally:
