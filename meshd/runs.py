@@ -134,7 +134,8 @@ class Runs:
             event = await self._outcome(execute)
         if self._scopes.get(execute.run) is scope:  # else it was killed and begun again meanwhile
             del self._scopes[execute.run]
-        if event is not None and not scope.cancelled_caught:
+        # A kill may come while a thread works, which does not notice: what ends then is killed too.
+        if event is not None and not scope.cancel_called:
             await self._emit(event)
 
     async def _outcome(self, execute: Execute) -> Event:
