@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -17,6 +18,7 @@ PROVIDE_EVERY_S = 1.0  # libp2p's hosts take ten records in ten seconds of a pee
 PROVIDE_AGAIN_S = 12 * 3_600.0  # records last 48 hours
 RETRY_S = 10.0
 LOOKUP_S_MAX = 6.0
+UNDER_WAY = math.inf  # the due time of a key that is being announced
 
 log = structlog.get_logger()
 
@@ -90,11 +92,13 @@ class Finding:
 
     async def _announce(self, key: str) -> None:
         was_heard = False
+        self._due_s[key] = UNDER_WAY
         with trio.move_on_after(LOOKUP_S_MAX):
             try:
                 was_heard = await self._host.provide(key)
             except NetworkError as error:
                 log.info("provide.failed", key=key, reason=str(error))
-        if key in self._due_s:  # it may have been withdrawn meanwhile
+        # It may have been withdrawn meanwhile, and even provided again, which is a new claim.
+        if self._due_s.get(key) == UNDER_WAY:
             wait_s = PROVIDE_AGAIN_S if was_heard else RETRY_S
             self._due_s[key] = trio.current_time() + wait_s
