@@ -78,10 +78,13 @@ class Writer:
         call: list[Persist] = []
         writes: list[Write] = []
         size_bytes = 0
-        while self._waiting and len(writes) < CALL_ROWS_MAX and size_bytes < CALL_BYTES_ENOUGH:
+        while self._waiting and len(writes) < CALL_ROWS_MAX:
+            fresh = [_write_of(row) for row in self._waiting[0].rows]
+            fresh_bytes = sum(len(write.body or b"") for write in fresh)
+            if call and size_bytes + fresh_bytes > CALL_BYTES_ENOUGH:
+                break  # together they might be more than the store takes in one call
             call.append(self._waiting.popleft())
-            fresh = [_write_of(row) for row in call[-1].rows]
-            size_bytes += sum(len(write.body or b"") for write in fresh)
+            size_bytes += fresh_bytes
             writes += fresh
         return call, writes
 
