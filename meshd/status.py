@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 import msgspec
 
 from meshd.blobstore import BlobStore
+from meshd.defects import Defects
 from meshd.home import Home
 from meshd.store import Store
 from sandbox.pool import Pool
@@ -20,23 +21,31 @@ class StatusDesk:
     """Completes the answers to `status` on their way to the person."""
 
     def __init__(
-        self, *, home: Home, metrics: Metrics, pool: Pool, blobs: BlobStore, store: Store
+        self,
+        *,
+        home: Home,
+        metrics: Metrics,
+        pool: Pool,
+        blobs: BlobStore,
+        store: Store,
+        defects: Defects,
     ) -> None:
         self._home = home
         self._metrics = metrics
         self._pool = pool
         self._blobs = blobs
         self._store = store
+        self._defects = defects
 
     @asynccontextmanager
     async def completed(
         self, asked: AbstractAsyncContextManager[AsyncIterator[Answer]]
     ) -> AsyncIterator[AsyncIterator[Answer]]:
         """Pass answers on, status views completed."""
-        async with asked as answers:
-            yield self._each(answers)
+        async with asked as answers, aclosing(self._each(answers)) as completed:
+            yield completed
 
-    async def _each(self, answers: AsyncIterator[Answer]) -> AsyncIterator[Answer]:
+    async def _each(self, answers: AsyncIterator[Answer]) -> AsyncGenerator[Answer, None]:
         async for answer in answers:
             yield self.complete(answer) if isinstance(answer, StatusView) else answer
 
@@ -44,6 +53,8 @@ class StatusDesk:
         """Return the view with everything filled in."""
         pool = self._pool.state()
         warnings = [*view.warnings]
+        if (defect := self._defects.warning()) is not None:
+            warnings.append(defect)
         if pool.start_failure:
             warnings.append(f"no task can run: {pool.start_failure}")
         if self._store.changes:
