@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from meshd.blobstore import BlobStore
+from meshd.defects import NodeFailed
 from meshd.errors import StoreError
 from meshd.finding import Finding
 from meshd.mailbox import Durable, Item, Mailbox
@@ -100,7 +101,10 @@ class Shell:
     def _effects_of(self, item: Item) -> list[Effect] | tuple[Effect, ...]:
         if isinstance(item, Durable):
             return item.then
-        return self._node.handle(item, self._now_us())
+        try:
+            return self._node.handle(item, self._now_us())
+        except Exception as error:
+            raise NodeFailed(item) from error
 
     def _carry_out(self, effect: Effect, nursery: trio.Nursery) -> None:
         match effect:

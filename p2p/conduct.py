@@ -57,6 +57,10 @@ class Conduct:
         _insert(self._banned_until_s, peer, now_s + settings.ban_s, settings.peers_count_max)
         return True
 
+    def ban(self, peer: PeerId, *, for_s: float, now_s: float) -> None:
+        """Take nothing from the peer for a while, whatever it did elsewhere."""
+        _insert(self._banned_until_s, peer, now_s + for_s, self._settings.peers_count_max)
+
     def banned_for_s(self, peer: PeerId, *, now_s: float) -> float:
         """Return for how many seconds more nothing is taken from the peer; 0 if it is welcome."""
         until_s = self._banned_until_s.get(peer, now_s)

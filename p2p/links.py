@@ -160,6 +160,10 @@ class Links:
             farewell = self._intake.refusal(RefusalReason.REMOVED, reason)
         link.close(reason, farewell=farewell)
 
+    def ban(self, peer: PeerId, *, for_s: float) -> None:
+        """Neither dial nor answer `peer` for a while. A link that there is stays."""
+        self._conduct.ban(peer, for_s=for_s, now_s=trio.current_time())
+
     # Setting up
 
     async def _dial(self, peer: PeerId, addresses: Sequence[str]) -> str | None:
