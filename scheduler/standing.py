@@ -57,7 +57,7 @@ class Standings:
         )
 
     def breaker(self, peer: PeerId) -> Breaker:
-        """Return the breaker kept for a peer; of too many the oldest that are closed are dropped."""
+        """Return the breaker kept for a peer; of too many, old closed ones are dropped."""
         if peer not in self._breakers:
             if len(self._breakers) >= PEERS_MAX:
                 self._drop_closed()
