@@ -21,6 +21,7 @@ _STATUS_HINTS = {
     "out_of_fuel": "give it more with --fuel",
     "out_of_memory": "give it more with --memory",
     "out_of_time": "give it longer with --timeout",
+    "out_of_output": "let it put out more with --output-max",
 }
 
 

@@ -133,6 +133,13 @@ def _complete_module(
     help="The longest it may run (30s).",
 )
 @click.option(
+    "--output-max",
+    "output_bytes",
+    metavar="SIZE",
+    callback=size_bytes(0, bounds.OUTPUT_BYTES_MAX),
+    help="The most it may put out, standard error included (16MiB).",
+)
+@click.option(
     "--deadline",
     "deadline_us",
     metavar="DURATION",
@@ -204,7 +211,8 @@ def submit(
 
 def _options(terms: dict[str, object]) -> Frame:
     """Return the terms as the daemon takes them; what was not given has the daemon's default."""
-    limits = {name: terms.pop(name) for name in ("memory_bytes", "fuel", "wall_us")}
+    names = ("memory_bytes", "fuel", "wall_us", "output_bytes")
+    limits = {name: terms.pop(name) for name in names}
     given = {name: value for name, value in terms.items() if value is not None}
     given["limits"] = {name: value for name, value in limits.items() if value is not None}
     return given
