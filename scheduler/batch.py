@@ -18,6 +18,7 @@ from wire.execution import ExecutionStatus
 from wire.ids import BatchId, Digest, PeerId, base32_text, digest_text, peer_text
 from wire.membership import Chain
 from wire.merkle import inclusion_proofs
+from wire.messages import LeaseRef
 from wire.signed import Signed, encode_body
 from wire.tasks import (
     Contract,
@@ -93,7 +94,8 @@ class TaskProgress:
     is_placing: bool = False
     is_deciding: bool = False
     failed_on: dict[PeerId, str] | None = None  # with the reason, in the order they failed
-    refused: set[Digest] | None = None  # results whose output was not what they say
+    # How often outputs under a lease could not be had, UNUSABLE_MAX when one was wrong.
+    unusable: dict[LeaseRef, int] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -207,7 +209,7 @@ class Batch:
             task.executor = task.decided.executor
             task.attempts = max(task.attempts, row.attempts.get(index, 0))
             task.is_deciding = False
-            task.failed_on = task.refused = None
+            task.failed_on = task.unusable = None
             self.undecided_count -= 1
             self.move(index, _DECISIONS[outcome.kind], outcome.reason)
             if outcome.kind is OutcomeKind.RESULT:

@@ -24,9 +24,12 @@ from wire.ids import BatchId, PeerId
 from wire.membership import Role
 from wire.messages import LeaseRef, ResultsOffered, Settled
 from wire.signed import Signed
-from wire.tasks import Contract, Lease, Outcome, ProvenResult, Result, open_result, result_digest
+from wire.tasks import Contract, Lease, Outcome, ProvenResult, Result, open_result
 
 DECISION_TICK_US = 2_000
+# While an output is fetched no other result of the task is taken. So nobody is waited for often:
+# whoever holds a lease gets another try with it, and none after an output that was wrong.
+UNUSABLE_MAX = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +117,16 @@ class Verification:
         task = None if batch is None else batch.progress[index]
         if batch is None or task is None or not task.is_open:
             return effects  # decided without it
-        if failed.is_wrong:
-            task.refused = {*(task.refused or ()), result_digest(one.proven.received)}
+        unusable = task.unusable = task.unusable or {}
+        # One lease is one failure, however many results its holder makes up under it.
+        blamed = None if one.ref in unusable else executor
+        failures = unusable.get(one.ref, 0) + 1
+        unusable[one.ref] = UNUSABLE_MAX if failed.is_wrong else failures
         reason = f"its result was refused: {failed.reason}"
         batch.move(index, TaskEvent.RESULT_REFUSED, reason)
         if self.leasing.resume(batch, index):  # another device is at it already
             return effects + self.office.on_changed(batch, (index,))
-        return effects + self.leasing.wait_again(batch, index, executor, reason, now_us=now_us)
+        return effects + self.leasing.wait_again(batch, index, blamed, reason, now_us=now_us)
 
     def on_decision_tick(self, *, now_us: int) -> list[Effect]:
         """Vote once for all results of a lease that were checked; keep their outputs."""
@@ -157,8 +163,8 @@ class Verification:
             return effects
         # The work under this lease is done, so it cannot run out while its result is checked.
         self.leasing.leases.end_task(one.ref, result.index)
-        is_refused = result_digest(one.proven.received) in (task.refused or ())
-        if not task.is_open or task.state is TaskState.VERIFYING or is_refused:
+        is_unusable = (task.unusable or {}).get(one.ref, 0) >= UNUSABLE_MAX
+        if not task.is_open or task.state is TaskState.VERIFYING or is_unusable:
             return []  # it is offered again until the task is decided
         token = OutputToken(batch.batch, result.index)
         self._checking[token] = one
