@@ -25,7 +25,7 @@ from p2p.own_records import (
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
 from telemetry.measurement import MeasurementRecord, Measurements
 from telemetry.sample import Sample
-from wire.effects import Effect, Publish, SetTimer, Trace
+from wire.effects import Effect, Publish, Trace
 from wire.events import (
     DialFailed,
     Event,
@@ -100,7 +100,9 @@ class Neighbourhood:
         self.measurements = Measurements()
         self.liveness = Liveness(measurements=self.measurements, rng=rng)
         self.lookups = Lookups(directory=self.directory, overlay=self.overlay, links=self.links)
-        self.providing = Providing(directory=self.directory, own_keys=settings.capabilities)
+        self.providing = Providing(
+            directory=self.directory, links=self.links, own_keys=settings.capabilities, rng=rng
+        )
         self.admission = Admission(
             signer=signer, genesis=genesis, chain=chain, network_key=network_key, rng=rng
         )
@@ -140,8 +142,6 @@ class Neighbourhood:
             *self.own_records.on_restarted(rows.values(INCARNATION_ROW, IncarnationRow)),
             *self.overlay.on_restarted(rows.values(ADDRESS_ROW, AddressRow)),
             *self.gossip.start(),
-            # After the first sync: before it every capability seems rare.
-            SetTimer(ProvideReviewDue(), self._rng.randrange(3_000_000, 6_000_000)),
         ]
 
     def on_stopping(self) -> list[Effect]:
@@ -289,6 +289,7 @@ class Neighbourhood:
             *self.liveness.on_link_up(link.peer, now_us=now_us),
             *self.gossip.on_link_up(link.peer, link.hello.chain),
             *self.lookups.on_link_up(link.peer),
+            *self.providing.on_link_up(),
             Trace("link.up", {"peer_id": peer_text(link.peer), "address": link.address}),
         ]
 

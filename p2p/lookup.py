@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 
 from p2p.directory import Directory, Member
 from p2p.overlay import Overlay
@@ -24,6 +25,7 @@ PROVIDERS_NAMED_MAX = 64
 PROVIDERS_ASKED_MAX = 8  # at a time
 LOOKUP_US_MAX = 8_000_000
 PROVIDE_REVIEW_EVERY_US = 60_000_000
+FIRST_REVIEW_US = (3_000_000, 6_000_000)
 COMMON_SHARE = 10  # a key that more than a tenth of the directory holds stays in gossip
 
 Continue = Callable[[str, list[Member]], list[Effect]]
@@ -180,21 +182,43 @@ class Lookups:
 
 @dataclass(slots=True, kw_only=True)
 class Providing:
-    """Keeps this device's rare capabilities in the DHT."""
+    """Keeps this device's rare capabilities in the DHT, while there is anybody to tell of them."""
 
     directory: Directory
+    links: dict[PeerId, object]  # shared with the node; only its keys are read
     own_keys: tuple[str, ...]
+    rng: Random
     _provided: set[str] = field(default_factory=set)
 
+    def on_link_up(self) -> list[Effect]:
+        """Review soon after the first link: before the first sync every capability seems rare."""
+        if len(self.links) > 1:
+            return []
+        return [SetTimer(ProvideReviewDue(), self.rng.randrange(*FIRST_REVIEW_US))]
+
     def on_review_due(self) -> list[Effect]:
-        """Provide what has become rare, withdraw what has become common."""
+        """Provide what has become rare, withdraw what has become common.
+
+        Without a link nobody would hear, and the next first link sets the timer.
+        """
+        if not self.links:
+            return []
         common_count = max(1, len(self.directory) // COMMON_SHARE)
-        rare = {key for key in self.own_keys if _count_of(key, self.directory) <= common_count}
+        counts = {key: _count_of(key, self.directory) for key in self.own_keys}
+        rare = {key for key, count in counts.items() if count <= common_count}
+        # Hosts announce one key a second in this order, so what a lookup is for comes first: what
+        # few have, and of that what people named themselves, which nobody has by accident.
+        news = sorted(rare - self._provided, key=lambda key: (counts[key], _is_found(key), key))
         effects: list[Effect] = [SetTimer(ProvideReviewDue(), PROVIDE_REVIEW_EVERY_US)]
-        effects += [Provide(key) for key in sorted(rare - self._provided)]
+        effects += [Provide(key) for key in news]
         effects += [Withdraw(key) for key in sorted(self._provided - rare)]
         self._provided = rare
         return effects
+
+
+def _is_found(key: str) -> bool:
+    """Say whether a capability was found by the device itself, not given by its owner."""
+    return not key.startswith("label:")
 
 
 def _count_of(key: str, directory: Directory) -> int:

@@ -12,6 +12,7 @@ from support.records import capabilities_of, directory_of, presence_of, record_o
 from p2p.directory import Chain, Member, Merge
 from p2p.lookup import (
     COMMON_SHARE,
+    FIRST_REVIEW_US,
     LOOKUP_US_MAX,
     LOOKUPS_MAX,
     PROVIDERS_ASKED_MAX,
@@ -475,13 +476,21 @@ def merge_of(bench: Bench, device: Device) -> tuple[Signed[Record], Chain]:
 # --- providing ------------------------------------------------------------------------------
 
 
+def providing_of(bench: Bench, *keys: str) -> Providing:
+    """Return the providing of a device that has a link."""
+    bench.links[PEER.peer] = object()
+    return Providing(
+        directory=bench.directory, links=bench.links, own_keys=keys, rng=random.Random(1)
+    )
+
+
 def test_rare_capabilities_are_provided_and_common_ones_withdrawn() -> None:
     bench = Bench()
-    providing = Providing(directory=bench.directory, own_keys=("cpu:1", KEY))
+    providing = providing_of(bench, "cpu:1", KEY)
     bench.know(OWN, "cpu:1", KEY)
     review = providing.on_review_due()
     assert review[0] == SetTimer(ProvideReviewDue(), 60_000_000)
-    assert review[1:] == [Provide("cpu:1"), Provide(KEY)]
+    assert review[1:] == [Provide(KEY), Provide("cpu:1")]
     for device in OTHERS[: 2 * COMMON_SHARE]:
         bench.know(device, "cpu:1")
     assert providing.on_review_due()[1:] == [Withdraw("cpu:1")]
@@ -490,7 +499,7 @@ def test_rare_capabilities_are_provided_and_common_ones_withdrawn() -> None:
 
 def test_a_capability_that_becomes_rare_is_provided_again() -> None:
     bench = Bench()
-    providing = Providing(directory=bench.directory, own_keys=(KEY,))
+    providing = providing_of(bench, KEY)
     bench.know(OWN, KEY)
     bench.know(PEER, KEY)
     assert providing.on_review_due()[1:] == []
@@ -500,10 +509,45 @@ def test_a_capability_that_becomes_rare_is_provided_again() -> None:
 
 def test_what_a_tenth_of_the_directory_holds_is_rare_and_one_more_is_common() -> None:
     bench = Bench()
-    providing = Providing(directory=bench.directory, own_keys=(KEY,))
+    providing = providing_of(bench, KEY)
     for number, device in enumerate(OTHERS[:19]):
         bench.know(device, *([KEY] if number < 2 else ["cpu:1"]))
     assert len(bench.directory) == 2 * COMMON_SHARE
     assert providing.on_review_due()[1:] == [Provide(KEY)]
     bench.know(OTHERS[10], KEY, counter=2)
     assert providing.on_review_due()[1:] == [Withdraw(KEY)]
+
+
+def test_the_first_review_follows_the_first_link_and_without_links_there_is_none() -> None:
+    bench = Bench()
+    bench.know(OWN, KEY)
+    providing = providing_of(bench, KEY)
+    (timer,) = providing.on_link_up()
+    assert isinstance(timer, SetTimer)
+    assert timer.key == ProvideReviewDue()
+    assert FIRST_REVIEW_US[0] <= timer.after_us < FIRST_REVIEW_US[1]
+    bench.links[THIRD.peer] = object()
+    assert providing.on_link_up() == [], "a second link must not put the review off"
+    bench.links.clear()
+    assert providing.on_review_due() == []
+    bench.links[PEER.peer] = object()
+    assert providing.on_link_up() != []
+    assert providing.on_review_due()[1:] == [Provide(KEY)]
+
+
+def test_the_rarest_is_announced_first_and_labels_before_what_devices_find_out() -> None:
+    bench = Bench()
+    keys = ("arch:x86_64", "cpu:1", "label:a=1", "label:z=1", "runtime:wasi-p1")
+    for device in OTHERS[: 3 * COMMON_SHARE]:
+        bench.know(device, "cpu:9")
+    bench.know(OWN, *keys)
+    bench.know(PEER, "label:a=1", "cpu:1")
+    bench.know(THIRD, "cpu:1")
+    announced = providing_of(bench, *keys).on_review_due()[1:]
+    assert announced == [
+        Provide("label:z=1"),
+        Provide("arch:x86_64"),
+        Provide("runtime:wasi-p1"),
+        Provide("label:a=1"),
+        Provide("cpu:1"),
+    ]
