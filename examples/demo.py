@@ -59,12 +59,11 @@ class Device:
 
 
 @dataclass(slots=True)
-class Timed:
+class Run:
     """The tasks of one batch as they ended, and what they put out."""
 
     views: list[Frame] = field(default_factory=list)
     outputs: list[bytes] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def main() -> int:
@@ -82,7 +81,7 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    print("\nThe daemons are stopped. Your own mesh starts with: meshd start")
+    print("\nThe daemons are stopped. For a mesh of your own: make install, then meshd start")
     return 0
 
 
@@ -104,7 +103,7 @@ def _work(devices: Sequence[Device], to: Path) -> None:
     _show_shares(drawn)
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_bytes(_png(WIDTH, HEIGHT, b"".join(drawn.outputs)))
-    print(f"  picture: {to}")
+    print(f"  picture: {_shown(to)}")
 
     _say("Receipts, checked without a daemon")
     count = _verify(devices[0], mesh, [counted, drawn])
@@ -127,8 +126,12 @@ def _devices(directory: Path) -> Iterator[list[Device]]:
         devices += [_start(directory, name, join=invited["token"]) for name in NAMES[1:]]
         for device in devices[1:]:
             _await_ready(device)
+        ready_s = time.monotonic()
         _await_links(devices)
-        print(f"  linked to each other after {time.monotonic() - started_s:.1f} s")
+        linked_s = time.monotonic() - ready_s
+        print(
+            f"  ready after {ready_s - started_s:.1f} s, linked to each other {linked_s:.1f} s later"
+        )
         yield devices
     finally:
         _stop(devices)
@@ -154,7 +157,7 @@ def _start(directory: Path, name: str, join: str | None = None) -> Device:
 def _await_ready(device: Device) -> None:
     ready = device.home.parent / f"{device.name}.out"
     _await(device, lambda: ready.read_bytes().startswith(b"ready"), "was not ready")
-    print(f"  {ready.read_text().strip()[:96]}")
+    print(f"  {ready.read_text().strip().partition(', home ')[0]}", flush=True)
 
 
 def _await_links(devices: Sequence[Device]) -> None:
@@ -200,9 +203,9 @@ def _tile(index: int, width: int, height: int, count: int, iterations: int) -> T
     return TaskInput(args=[str(number) for number in (width, height, index, count, iterations)])
 
 
-def _run(device: Device, module: str, inputs: Sequence[TaskInput]) -> Timed:
+def _run(device: Device, module: str, inputs: Sequence[TaskInput]) -> Run:
     """Submit one batch, follow it to its end, and bring the outputs."""
-    run = Timed()
+    run = Run()
     with device.client() as client:
         started_s = time.monotonic()
         accepted = client.submit((EXAMPLES / module).read_bytes(), inputs)
@@ -211,7 +214,6 @@ def _run(device: Device, module: str, inputs: Sequence[TaskInput]) -> Timed:
             if view["is_decided"]:
                 done[view["index"]] = view
             _progress(len(done), len(inputs), started_s)
-        run.seconds = time.monotonic() - started_s
         run.views = [done[index] for index in sorted(done)]
         for view in run.views:
             if view["status"] != "exited" or view["exit_code"] != 0:
@@ -235,7 +237,7 @@ def _download(client: ControlClient, request: Frame, stream: str) -> bytes:
     return bytes(received)
 
 
-def _verify(device: Device, mesh: str, runs: Sequence[Timed]) -> int:
+def _verify(device: Device, mesh: str, runs: Sequence[Run]) -> int:
     count = 0
     with device.client() as client:
         for run in runs:
@@ -261,11 +263,10 @@ def _say(title: str) -> None:
 
 
 def _progress(done: int, count: int, started_s: float) -> None:
-    line = f"  {done:3} of {count} tasks, {time.monotonic() - started_s:5.1f} s"
-    if sys.stdout.isatty():
-        print(f"\r{line}", end="\n" if done == count else "", flush=True)
-    elif done == count:
-        print(line, flush=True)
+    if sys.stdout.isatty() or done == count:
+        line = f"  {done} of {count} tasks done after {time.monotonic() - started_s:.1f} s"
+        start = "\r" if sys.stdout.isatty() else ""
+        print(f"{start}{line}", end="\n" if done == count else "", flush=True)
 
 
 def _show_peers(answer: Frame) -> str:
@@ -275,12 +276,17 @@ def _show_peers(answer: Frame) -> str:
         terms = ("bandwidth", "latency", "compute", "reputation")
         shown = [f"{health[term]:.2f}" if health[term] is not None else "-" for term in terms]
         trip_us = peer["round_trip_us"]
-        trip = "this one" if peer["is_self"] else f"{(trip_us or 0) / 1000:.1f} ms"
+        trip = "-" if trip_us is None else f"{trip_us / 1000:.1f} ms"
         print(
             f"  {peer['name']:8}  {health['score']:6.2f}   {shown[0]:>9}  {shown[1]:>7}"
             f"  {shown[2]:>7}  {shown[3]:>10}  {trip:>10}"
         )
+    print("  (1 is best, - is not known yet: what is not known does not count)")
     return str(answer["mesh"])
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
 
 
 def _texts_by_folder() -> dict[str, bytes]:
@@ -316,7 +322,7 @@ def _tracked_files() -> list[Path]:
     ]
 
 
-def _show_counts(folders: Sequence[str], run: Timed) -> None:
+def _show_counts(folders: Sequence[str], run: Run) -> None:
     print("  folder        lines     words  most frequent         ran on    in")
     totals: Counter[str] = Counter()
     for folder, view, output in zip(folders, run.views, run.outputs, strict=True):
@@ -328,10 +334,10 @@ def _show_counts(folders: Sequence[str], run: Timed) -> None:
             f"  {folder:11} {lines_count:7,}  {words_count:8,}  {frequent[:20]:20}"
             f"  {view['executor_name']:8} {view['run_us'] / 1000:4.0f} ms"
         )
-    print(f"  {'together':11} {totals['lines']:7,}  {totals['words']:8,}   in {run.seconds:.1f} s")
+    print(f"  {'together':11} {totals['lines']:7,}  {totals['words']:8,}")
 
 
-def _show_shares(run: Timed) -> None:
+def _show_shares(run: Run) -> None:
     by_device: dict[str, list[int]] = {}
     for view in run.views:
         by_device.setdefault(view["executor_name"], []).append(view["run_us"])
