@@ -27,17 +27,23 @@ class FileFailed(click.ClickException):
         self.hint = hint
 
 
-def read_file(path: str, *, bytes_max: int, what: str) -> bytes:
-    """Return the content of a file, or of standard input for `-`. Raises FileFailed."""
+def read_file(path: str, *, bytes_max: int, what: str, hint: str | None = None) -> bytes:
+    """Return the content of a file, or of standard input for `-`.
+
+    Raises FileFailed; for a file that is too long, with `hint`.
+    """
+    if not path:
+        raise FileFailed(f"the name of the {what} is empty")
     try:
         with _opened(path) as file:
             content = file.read(bytes_max + 1)
-    except OSError as error:
-        raise FileFailed(f"{what} {path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in a name, from a file
+        reason = getattr(error, "strerror", None) or error
+        raise FileFailed(f"{what} {path} cannot be read: {reason}") from error
     if len(content) > bytes_max:
         raise FileFailed(
             f"{what} {path} is longer than {bytes_max} bytes, which is the most that is taken",
-            hint="split the work into tasks with less input each",
+            hint=hint,
         )
     return content
 
@@ -46,6 +52,8 @@ def check_writable(path: str) -> None:
     """Raise FileFailed if `path` cannot be written, before work is begun that ends in it."""
     if path == STANDARD:
         return
+    if not path:
+        raise FileFailed("the name of the file to write is empty")
     target = Path(path)
     directory = target.resolve().parent
     if target.is_dir():
@@ -81,9 +89,15 @@ def writing(path: str) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def spooled() -> Iterator[tempfile.SpooledTemporaryFile[bytes]]:
-    """Give a file that is in memory while it is short."""
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
-        yield file
+    """Give a file that is in memory while it is short. Raises FileFailed when the disk is full."""
+    try:
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES) as file:
+            yield file
+    except OSError as error:
+        raise FileFailed(
+            f"{tempfile.gettempdir()} cannot hold what was fetched: {error.strerror}",
+            hint="free some space there, or name another directory in $TMPDIR",
+        ) from error
 
 
 @contextlib.contextmanager

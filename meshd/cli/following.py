@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from meshd.cli.exits import TaskExit, exit_of_task
+from meshd.cli.grammar import CommandFailed
 from meshd.cli.output import milliseconds, note, plain, rough_duration, short_task
 from meshd.client import ControlClient
 from meshd.control_errors import ContactLost
@@ -56,10 +57,11 @@ def come_back(task: str) -> str:
     return f"the task goes on: `meshctl wait {task}`, then `meshctl result {task}`"
 
 
-def interrupted(task: str) -> int:
-    """Say how to come back after Ctrl-C; return the exit code."""
-    note(come_back(task))
-    return TaskExit.LOST_CONTACT
+def interrupted(task: str) -> CommandFailed:
+    """Return how a command ends that Ctrl-C ended: with how to come back."""
+    return CommandFailed(
+        "interrupted", TaskExit.LOST_CONTACT, hint=come_back(task), code="interrupted"
+    )
 
 
 def progress_text(view: Frame) -> str:

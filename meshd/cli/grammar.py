@@ -260,8 +260,11 @@ def _quantity(
     return check
 
 
-def _take_home(ctx: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+def _take_home(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
     session = session_of(ctx)
+    if value == "":
+        # A script's variable that was never set must not mean the person's own home.
+        raise click.BadParameter("it is empty", ctx=ctx, param=parameter)
     if value is not None:
         session.home_flag = value
 
@@ -284,7 +287,7 @@ COMMON_OPTIONS = (
     click.Option(
         ["--home"],
         metavar="DIRECTORY",
-        type=click.Path(),
+        type=click.Path(readable=False),
         help="The daemon's home directory; else $MESHD_HOME, else ~/.local/share/meshd.",
         expose_value=False,
         callback=_take_home,

@@ -12,6 +12,7 @@ from meshd.cli.completion import completion_of
 from meshd.cli.grammar import MeshGroup, examples, obey_pipes
 from meshd.cli.mesh import find, invite, peer, peers, status
 from meshd.cli.receipts import receipt, verify
+from meshd.cli.streams import prepare_streams
 from meshd.cli.submission import submit
 from meshd.cli.tasks import cancel, result, task, tasks, wait
 
@@ -55,4 +56,5 @@ for _command in (
 def main() -> None:
     """Run meshctl with the arguments of this process, and end it."""
     obey_pipes()
+    prepare_streams()
     cli.main()

@@ -8,6 +8,7 @@ from meshd.cli.completion import completion_of
 from meshd.cli.grammar import MeshGroup, examples
 from meshd.cli.starting import start
 from meshd.cli.stopping import stop
+from meshd.cli.streams import prepare_streams
 from meshd.cli.version import version
 
 
@@ -29,4 +30,5 @@ for _command in (start, stop, version, completion_of(cli)):
 
 def main() -> None:
     """Run meshd with the arguments of this process, and end it."""
+    prepare_streams()
     cli.main()

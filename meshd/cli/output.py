@@ -18,6 +18,8 @@ from typing import TypeAlias
 
 import click
 
+from meshd.cli.streams import silence
+
 SHORT_ID_LETTERS = 12
 LAST_COLUMN_MIN = 8
 FIRST_COLUMN_MIN = 6
@@ -99,8 +101,11 @@ def print_fields(fields: Iterable[tuple[str, Cell]]) -> None:
 
 
 def note(text: str) -> None:
-    """Print a line beside the output, on standard error."""
-    click.echo(plain(text), err=True)
+    """Print a line beside the output, on standard error. A full or broken one is no error."""
+    try:
+        click.echo(plain(text), err=True)
+    except OSError:
+        silence(sys.stderr.fileno())
 
 
 def plain(text: str) -> str:

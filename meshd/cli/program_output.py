@@ -12,6 +12,7 @@ import sys
 from typing import IO
 
 from meshd.cli.files import STANDARD, spooled, writing
+from meshd.cli.streams import silence
 from meshd.client import ControlClient
 from meshd.control_errors import ContactLost
 from meshd.control_frames import Frame
@@ -61,6 +62,9 @@ def _described(stream: IO[bytes], *, file: str | None) -> Frame:
 
 
 def _copy_to_stderr(stream: IO[bytes]) -> None:
-    sys.stderr.flush()
-    shutil.copyfileobj(stream, sys.stderr.buffer)
-    sys.stderr.buffer.flush()
+    try:
+        sys.stderr.flush()
+        shutil.copyfileobj(stream, sys.stderr.buffer)
+        sys.stderr.buffer.flush()
+    except OSError:
+        silence(sys.stderr.fileno())

@@ -40,7 +40,10 @@ _MARKS = {"good": ("good", "green"), "bad": ("BAD", "red"), "not_checked": ("-",
     help="Let whoever has the receipt check the output, and test guesses about it.",
 )
 @click.option(
-    "--to", metavar="FILE", type=click.Path(), help="Where to, whole or not at all; else stdout."
+    "--to",
+    metavar="FILE",
+    type=click.Path(readable=False),
+    help="Where to, whole or not at all; else stdout.",
 )
 @pass_session
 def receipt(session: Session, task: str, with_digest_key: bool, to: str | None) -> int:
@@ -71,12 +74,12 @@ def receipt(session: Session, task: str, with_digest_key: bool, to: str | None) 
         "meshctl verify task.receipt --result picture.png --mesh MESH-ID",
     ),
 )
-@click.argument("receipt_file", metavar="RECEIPT", type=click.Path())
+@click.argument("receipt_file", metavar="RECEIPT", type=click.Path(readable=False))
 @click.option(
     "--result",
     "result_file",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="Check that this file is what the task put out.",
 )
 @click.option(

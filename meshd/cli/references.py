@@ -20,12 +20,23 @@ COMPLETED_TASKS_MAX = 50
 
 def peer_argument(function: _Function) -> _Function:
     """Give a command the argument PEER: a name, a peer id, its beginning, or `did:key`."""
-    return click.argument("peer", metavar="PEER", shell_complete=_complete_peer)(function)
+    return click.argument("peer", metavar="PEER", callback=_named, shell_complete=_complete_peer)(
+        function
+    )
 
 
 def task_argument(function: _Function) -> _Function:
     """Give a command the argument ID: a task's id or its beginning."""
-    return click.argument("task", metavar="ID", shell_complete=_complete_task)(function)
+    return click.argument("task", metavar="ID", callback=_named, shell_complete=_complete_task)(
+        function
+    )
+
+
+def _named(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse an empty reference, such as of a script's variable that was never set."""
+    if not value:
+        raise click.BadParameter("it is empty", ctx=ctx, param=parameter)
+    return value
 
 
 def _complete_peer(

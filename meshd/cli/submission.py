@@ -8,10 +8,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from meshd.cli import bounds
-from meshd.cli.exits import Exit
-from meshd.cli.files import STANDARD, check_writable, read_file
+from meshd.cli.exits import Exit, TaskExit
+from meshd.cli.files import STANDARD, FileFailed, check_writable, read_file
 from meshd.cli.following import Interrupted, explain_end, follow_task, interrupted
 from meshd.cli.grammar import (
+    CommandFailed,
     Session,
     TaskCommand,
     capabilities,
@@ -27,6 +28,7 @@ from meshd.client import ControlClient, TaskInput
 from meshd.control_errors import CommandRefused, ContactLost
 from meshd.control_frames import Frame
 
+_TOO_MUCH_INPUT = "split the work into tasks with less input each"
 STRATEGIES = ("weighted", "round-robin", "least-loaded", "latency-aware")
 
 
@@ -87,13 +89,13 @@ def _complete_module(
     "--input",
     "input_file",
     metavar="FILE|-",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="What the program reads from its standard input; nothing without it.",
 )
 @click.option(
     "--to",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="Where its standard output goes, whole or not at all; else to ours.",
 )
 @click.option(
@@ -201,12 +203,26 @@ def submit(
         program = read_file(module, bytes_max=bounds.MODULE_BYTES_MAX, what="module")
         stdin = b""
         if input_file is not None:
-            stdin = read_file(input_file, bytes_max=bounds.INPUT_BYTES_MAX, what="input")
+            stdin = read_file(
+                input_file, bytes_max=bounds.INPUT_BYTES_MAX, what="input", hint=_TOO_MUCH_INPUT
+            )
         task = TaskInput(args=arguments, env=env, stdin=stdin)
-        accepted = client.submit(program, [task], **_options(terms))
+        accepted = _submitted(client, program, task, _options(terms))
         if detach:
             return _detached(session, accepted)
         return _attached(session, client, accepted["tasks"][0], to=to)
+
+
+def _submitted(client: ControlClient, program: bytes, task: TaskInput, options: Frame) -> Frame:
+    try:
+        return client.submit(program, [task], **options)
+    except KeyboardInterrupt as error:
+        raise CommandFailed(
+            "interrupted before the daemon said whether it took the task",
+            TaskExit.UNCONFIRMED,
+            hint="`meshctl tasks` shows whether the task is there",
+            code="interrupted",
+        ) from error
 
 
 def _options(terms: dict[str, object]) -> Frame:
@@ -233,8 +249,8 @@ def _attached(session: Session, client: ControlClient, task: str, *, to: str | N
         answer: Frame = {"answer": "result", "task": view, "stdout": None, "stderr": None}
         if view["outcome"] == "result":
             answer = _output(client, task, to=to, is_json=session.is_json)
-    except (Interrupted, KeyboardInterrupt):
-        return interrupted(task)
+    except (Interrupted, KeyboardInterrupt) as error:
+        raise interrupted(task) from error
     code = explain_end(view)
     if session.is_json:
         print_json({**answer, "exit_code": int(code)})
@@ -249,3 +265,6 @@ def _output(client: ControlClient, task: str, *, to: str | None, is_json: bool) 
             f"the task ended, but its output is not to be had: {error}",
             hint=f"try `meshctl result {task}`",
         ) from error
+    except FileFailed as error:
+        hint = f"the task has ended: `meshctl result {task} --to FILE` gives its output again"
+        raise FileFailed(error.message, hint=hint) from error

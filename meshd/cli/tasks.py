@@ -98,8 +98,8 @@ def wait(session: Session, task: str) -> int:
     with session.connect() as client:
         try:
             view = follow_task(client, task, is_quiet=session.is_json)
-        except Interrupted:
-            return interrupted(task)
+        except Interrupted as error:
+            raise interrupted(task) from error
     if session.is_json:
         print_json(view)
     else:
@@ -113,7 +113,10 @@ def wait(session: Session, task: str) -> int:
 )
 @task_argument
 @click.option(
-    "--to", metavar="FILE", type=click.Path(), help="Where to, whole or not at all; else stdout."
+    "--to",
+    metavar="FILE",
+    type=click.Path(readable=False),
+    help="Where to, whole or not at all; else stdout.",
 )
 @pass_session
 def result(session: Session, task: str, to: str | None) -> int:

@@ -146,7 +146,8 @@ def test_ctrl_c_leaves_the_task_running_and_says_how_to_come_back(
         stdout, stderr = process.communicate(timeout=10)
     assert (process.returncode, stdout) == (110, b"")
     assert stderr.decode().splitlines() == [
-        f"the task goes on: `meshctl wait {TASK}`, then `meshctl result {TASK}`"
+        "meshctl: interrupted",
+        f"  the task goes on: `meshctl wait {TASK}`, then `meshctl result {TASK}`",
     ]
     assert node.has_withdrawn.is_set()
 
