@@ -19,6 +19,8 @@ from meshd.config import LEASES_MOST, PROFILES, Config
 from meshd.errors import ConfigError, QuantityError
 from meshd.home import HOME_VARIABLE
 from meshd.quantities import parse_duration_us, parse_size_bytes
+from p2p.addresses import parse_address
+from p2p.errors import MalformedAddress
 
 ENVIRONMENT_PREFIX = "MESHD_"
 CONFIG_VARIABLE = "MESHD_CONFIG"
@@ -145,7 +147,19 @@ class Layers:
         if not any((weights.bandwidth, weights.latency, weights.compute, weights.reputation)):
             source = self._source(("health", "weights"))
             raise ConfigError(f"{source}: health.weights: at least one must be above 0")
+        self._check_listen(config.listen)
         return config
+
+    def _check_listen(self, listen: Sequence[str]) -> None:
+        for text in listen:
+            try:
+                address = parse_address(text)
+            except MalformedAddress as error:
+                raise ConfigError(f"{self._source(('listen',))}: {error}") from error
+            if address.kind.startswith("dns"):
+                raise ConfigError(
+                    f"{self._source(('listen',))}: {text}: give an IP address, not a name"
+                )
 
     def _add_lease_cap(self, environ: Mapping[str, str]) -> None:
         """Take the cap from the newest of its variables that holds a usable number."""

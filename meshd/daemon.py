@@ -31,11 +31,11 @@ from meshd.logs import bind_device
 from meshd.mailbox import US_PER_S, Mailbox
 from meshd.membership import (
     MembershipRow,
+    check_owner,
     found,
     joined,
     load_membership,
     may_leave,
-    read_invitation,
     refuse_other_mesh,
     save_membership,
 )
@@ -87,7 +87,7 @@ class StartOptions:
     """What a start is told besides its settings. `ready` gets the one line of a good start."""
 
     home: Home
-    join: str | None
+    join: Invitation | None
     ready: Callable[[str], None]
 
 
@@ -190,20 +190,26 @@ class Daemon:
         self._mailbox = Mailbox()
         self._stopping = trio.Event()
         self._failure: StoreFailed | None = None
+        self._starting: trio.CancelScope | None = None
         self._links: Links | None = None
         self._writer: Writer | None = None
 
     def stop(self) -> None:
         """Begin to stop; `run` returns within five seconds."""
         self._stopping.set()
+        if self._starting is not None:  # nothing was promised yet, and joining may take minutes
+            self._starting.cancel()
 
     async def run(self) -> None:
         """Start every part, say that the device is ready, and run until `stop`."""
         rows = RowReader(Ed25519Verifier())
         stored = rows.read_all(self._store)
         known = load_membership(self._store)
+        if known is not None:
+            check_owner(known, own=self._keys.peer, home=self._home)
         invitation = self._invitation(known)
         async with trio.open_nursery() as nursery:
+            self._starting = nursery.cancel_scope
             await nursery.start(self._store.run)
             if invitation is None and known is None:
                 known = found(self._keys, operator=self._config.name)
@@ -220,6 +226,7 @@ class Daemon:
             if invitation is not None:
                 seen = PeerSeen(invitation.issuer, invitation.addresses, "invitation")
                 await self._mailbox.post(seen)
+            self._starting = None
             self._options.ready(self._ready_line(known, host))
             await self._stopping.wait()
             await self._say_goodbye()
@@ -229,10 +236,8 @@ class Daemon:
 
     def _invitation(self, known: MembershipRow | None) -> Invitation | None:
         """Return the invitation to redeem; None if there is none, or none is needed any more."""
-        if self._options.join is None:
-            return None
-        invitation = read_invitation(self._options.join)
-        if known is None:
+        invitation = self._options.join
+        if invitation is None or known is None:
             return invitation
         if known.mesh == invitation.mesh:
             log.info("mesh.joined_before", mesh=mesh_text(known.mesh))
@@ -257,7 +262,12 @@ class Daemon:
             else:
                 return host
         host = self._new_host(nursery, papers, last)
-        await nursery.start(host.run)
+        try:
+            await nursery.start(host.run)
+        except CannotListen as error:
+            raise CannotListen(
+                f"{error}: choose another with --listen, or end the program that has it"
+            ) from error
         return host
 
     def _new_host(

@@ -20,6 +20,10 @@ class ConfigError(DaemonError):
     """File, environment or flags hold a setting we do not accept: show the message and stop."""
 
 
+class InvitationUnreadable(ConfigError):
+    """What was given as an invitation is none, or was cut: show the message and stop."""
+
+
 class HomeError(DaemonError):
     """Base of the errors of the home directory."""
 

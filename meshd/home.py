@@ -111,13 +111,15 @@ def home_path(flag: str | os.PathLike[str] | None, environ: Mapping[str, str]) -
 def open_home(path: Path) -> Home:
     """Return the home at `path`, made with its directories (0700) if it is not there yet.
 
-    Raises HomeUnusable when it cannot be made, or when others could change what is in it.
+    Raises HomeUnusable when it cannot be made or written, or when others could change it.
     """
     home = Home(path)
     for directory in (home.path, home.blobs, home.cache, home.logs):
         try:
             directory.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             _refuse_what_others_can_change(directory)
+            if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         except OSError as error:
             raise unusable(directory, error) from error
     return home
@@ -166,7 +168,8 @@ def control_socket_path(home: Path) -> Path:
 
 def unusable(path: Path, error: OSError) -> HomeUnusable:
     """Return the one line that says what is wrong with `path` and what to do."""
-    text = _TEXTS.get(error.errno or 0, f"cannot be used: {error.strerror or error}")
+    other = f"cannot be used ({error.strerror or error}): choose another --home"
+    text = _TEXTS.get(error.errno or 0, other)
     return HomeUnusable(f"{path} {text}")
 
 

@@ -66,13 +66,19 @@ class KeyCost:
 COST_MAX = KeyCost(operations=16, memory_bytes=1 << 30)
 
 
-def load_or_create_seed(path: Path, passphrase: bytes | None) -> bytes:
+def load_or_create_seed(path: Path, passphrase: bytes | None, *, may_create: bool = True) -> bytes:
     """Return the device's seed, 32 bytes; the first start creates it.
 
-    An existing plain key is put under `passphrase` if one is given. Raises KeyFileError (see its
-    subclasses) or HomeUnusable. The caller holds the home's lock.
+    `may_create` is False where other files show that this is not the first start: a key that is
+    missing then was lost. An existing plain key is put under `passphrase` if one is given. Raises
+    KeyFileError (see its subclasses) or HomeUnusable. The caller holds the home's lock.
     """
     if not os.path.lexists(path):  # a dangling link is somebody's mistake, not a first start
+        if not may_create:
+            raise KeyUnreadable(
+                f"{path} is missing, and this is not the first start: restore it from a backup, or"
+                " move the whole home away to start as a new device with a new id"
+            )
         seed = os.urandom(SEED_BYTES)
         write_seed(path, seed, passphrase)
         return seed
@@ -121,8 +127,8 @@ def read_passphrase(file: Path | None, environ: Mapping[str, str]) -> bytes | No
     try:
         with file.open("rb") as stream:
             text = stream.read(PASSPHRASE_BYTES_MAX + 1)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in its name, from a file
+        reason = getattr(error, "strerror", None) or error
         raise PassphraseMissing(f"cannot read the passphrase file {file}: {reason}") from error
     if len(text) > PASSPHRASE_BYTES_MAX:
         raise PassphraseMissing(f"the passphrase in {file} is longer than 4096 bytes")
@@ -241,5 +247,5 @@ def _checksum(body: bytes) -> bytes:
 def _damaged(path: Path) -> KeyUnreadable:
     return KeyUnreadable(
         f"{path} is damaged: restore it from a backup,"
-        " or move it away to start as a new device with a new id"
+        " or move the whole home away to start as a new device with a new id"
     )

@@ -125,7 +125,8 @@ def logging_to(options: LogOptions, *, stream: TextIO | None = None) -> Iterator
         libp2p.propagate = was_heard
         for handler in handlers:
             root.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # what a full disk has not taken by now is lost
+                handler.close()
 
 
 def bind_device(peer: str) -> None:

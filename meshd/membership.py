@@ -8,11 +8,12 @@ from typing import ClassVar
 import structlog
 from msgspec import Struct
 
-from meshd.errors import DaemonError
+from meshd.errors import DaemonError, InvitationUnreadable
+from meshd.home import Home
 from meshd.store import Store, Write
 from wire.codec import Decoder
 from wire.errors import MalformedFrame
-from wire.ids import MeshId, PeerId, mesh_text
+from wire.ids import MeshId, PeerId, mesh_text, peer_text
 from wire.keys import SEED_BYTES, Ed25519Keys, Ed25519Verifier
 from wire.membership import (
     Chain,
@@ -75,6 +76,17 @@ def load_membership(store: Store) -> MembershipRow | None:
         ) from error
 
 
+def check_owner(membership: MembershipRow, *, own: PeerId, home: Home) -> None:
+    """Raise MembershipError if the papers are another device's: key and store belong together."""
+    owner = membership.chain[0].body.subject
+    if owner != own:
+        raise MembershipError(
+            f"{home.key} is the key of {peer_text(own)}, {home.database} is of {peer_text(owner)}:"
+            f" restore the key that belongs to it, or move {home.database.name} away to start as a"
+            " new device, which needs an invitation"
+        )
+
+
 async def save_membership(store: Store, membership: MembershipRow) -> None:
     """Keep the papers. Raises StoreError."""
     body = encode_body(membership)
@@ -109,11 +121,11 @@ def joined(invitation: Invitation, granted: JoinGranted) -> MembershipRow:
 
 
 def read_invitation(text: str) -> Invitation:
-    """Return the invitation in a token. Raises MembershipError."""
+    """Return the invitation in a token. Raises InvitationUnreadable."""
     try:
         return invitation_from_text(text, Ed25519Verifier())
     except MalformedFrame as error:
-        raise MembershipError(
+        raise InvitationUnreadable(
             f"{error}; `meshctl invite` on a device of the mesh makes a new one"
         ) from error
 

@@ -39,6 +39,7 @@ SCHEMA: tuple[Step, ...] = (
 _BUSY_TIMEOUT_S = 5.0
 _WAL_BYTES_KEPT = 64 << 20
 _CORRUPT_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_TABLES = {"meta", "records"}
 _REASONS = {
     sqlite3.SQLITE_FULL: "the disk is full: free some space, then start again",
     sqlite3.SQLITE_READONLY: "it cannot be written: check owner, mode and mount, then start again",
@@ -71,7 +72,10 @@ def open_database(
         if isinstance(error, sqlite3.Error):
             raise store_error(path, error) from error
         if isinstance(error, OSError):
-            raise StoreFailed(f"{path} cannot be used: {error.strerror}") from error
+            raise StoreFailed(
+                f"{path} cannot be used: {error.strerror}: check owner, mode and mount,"
+                " then start again"
+            ) from error
         raise
     return connection, store_id, differences
 
@@ -99,8 +103,8 @@ def _check(connection: sqlite3.Connection, path: Path, *, version_max: int) -> N
     """Refuse a file that is damaged, another program's, or a newer meshd's, before any change."""
     application = _pragma(connection, "application_id")
     version = _pragma(connection, "user_version")
-    (tables_count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if application != APPLICATION_ID and (tables_count or application or version):
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema")}
+    if application != APPLICATION_ID and (tables or application or version):
         raise StoreCorrupt(
             f"{path} is a database of another program: move it away, or choose another --home"
         )
@@ -112,6 +116,8 @@ def _check(connection: sqlite3.Connection, path: Path, *, version_max: int) -> N
     (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise _corrupt(path, " ".join(str(verdict).split()))
+    if version and not tables >= _TABLES:
+        raise _corrupt(path, f"no table {' '.join(sorted(_TABLES - tables))}")
 
 
 def _upgrade(connection: sqlite3.Connection, steps: Sequence[Step]) -> None:
@@ -175,4 +181,5 @@ def _corrupt(path: Path, detail: str) -> StoreCorrupt:
     return StoreCorrupt(
         f"{path} is damaged ({detail}): restore the home from a backup,"
         f" or move {path.name}, {path.name}-wal and {path.name}-shm away to start without its tasks"
+        " and its mesh, which needs an invitation then"
     )

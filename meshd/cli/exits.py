@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from meshd.control_errors import CommandRefused, ContactLost, NoDaemon, NotConfirmed
 from meshd.control_frames import Frame
-from meshd.errors import ConfigError
+from meshd.errors import ConfigError, PassphraseMissing
 
 
 class Exit(enum.IntEnum):
@@ -96,7 +96,7 @@ def exit_of_error(error: Exception, *, is_of_task: bool) -> int:
         if is_of_task:
             return TASK_REFUSAL_EXITS.get(error.code, TaskExit.REFUSED)
         return REFUSAL_EXITS.get(error.code, Exit.NO)
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | PassphraseMissing):
         return Exit.USAGE
     if isinstance(error, NoDaemon):
         return TaskExit.NO_DAEMON if is_of_task else Exit.NO_DAEMON

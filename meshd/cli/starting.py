@@ -53,7 +53,7 @@ INVITATION_BYTES_MAX = 8 * 1024
 @click.option(
     "--passphrase-file",
     metavar="FILE",
-    type=click.Path(),
+    type=click.Path(readable=False),
     help="Encrypt the key with what is in FILE; else $CREDENTIALS_DIRECTORY/meshd-passphrase.",
 )
 @click.option(
@@ -65,7 +65,7 @@ INVITATION_BYTES_MAX = 8 * 1024
     "--config",
     "config_file",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     help="Settings; else $MESHD_CONFIG, else config.toml in the home if it is there.",
 )
 @click.option(
@@ -90,11 +90,12 @@ def start(
 
     from meshd.config_layers import CONFIG_VARIABLE, load_config
     from meshd.daemon import StartOptions, run_daemon
-    from meshd.home import lock_home, open_home
+    from meshd.home import Home, lock_home, open_home
     from meshd.keyfile import load_or_create_seed, read_passphrase
     from meshd.logs import LogOptions, logging_to
+    from meshd.membership import read_invitation
 
-    home = open_home(session.home)
+    home = Home(session.home)
     chosen = config_file or _path_in(os.environ.get(CONFIG_VARIABLE))
     loaded = load_config(
         file=chosen or home.config,
@@ -103,11 +104,12 @@ def start(
         is_file_needed=chosen is not None,
     )
     config = loaded.config
-    invitation = read_invitation(config.join) if config.join else None
-    lock = lock_home(home)
+    # What the person got wrong is told before anything is made.
+    invitation = read_invitation(given_invitation(config.join)) if config.join else None
+    passphrase = read_passphrase(_path_in(config.passphrase_file), os.environ)
+    lock = lock_home(open_home(home.path))
     try:
-        passphrase = read_passphrase(_path_in(config.passphrase_file), os.environ)
-        seed = load_or_create_seed(home.key, passphrase)
+        seed = load_or_create_seed(home.key, passphrase, may_create=not home.database.exists())
         log = config.log
         with logging_to(
             LogOptions(
@@ -126,13 +128,16 @@ def start(
     return Exit.DONE
 
 
-def read_invitation(given: str) -> str:
+def given_invitation(given: str) -> str:
     """Return the token that `--join` gives or names. Raises FileFailed."""
     if given == STANDARD:
-        line = sys.stdin.readline(INVITATION_BYTES_MAX).strip()
-        if not line:
+        try:  # a line, not all: a person pastes it and presses Enter
+            line = sys.stdin.buffer.readline(INVITATION_BYTES_MAX).decode("utf-8", "replace")
+        except OSError as error:
+            raise FileFailed(f"--join -: standard input: {error.strerror}") from error
+        if not line.strip():
             raise FileFailed("--join -: there is no invitation on standard input")
-        return line
+        return line.strip()
     if given.startswith("@"):
         content = read_file(given[1:], bytes_max=INVITATION_BYTES_MAX, what="invitation")
         return content.decode("utf-8", "replace").strip()
@@ -140,11 +145,12 @@ def read_invitation(given: str) -> str:
 
 
 def _path_in(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text else None
+    # Not Path.expanduser, which raises for a user that is not there.
+    return Path(os.path.expanduser(text)) if text else None  # noqa: PTH111
 
 
 def _print_ready(line: str) -> None:
     """Say that the daemon is ready. That nobody reads it any more is no reason to stop."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, FileFailed):
         click.echo(line)
         sys.stdout.flush()

@@ -17,12 +17,14 @@ from support.control_node import ScriptedNode, serving_in_thread
 
 from meshd.cli import stopping
 from meshd.cli.meshd import cli as meshd
-from meshd.cli.starting import read_invitation
+from meshd.cli.starting import given_invitation
 from meshd.config import Config
 from meshd.daemon import StartOptions
 from meshd.errors import StoreFailed
 from meshd.home import Home, lock_home, open_home
 from meshd.keyfile import read_seed
+from wire.ids import MeshId, PeerId
+from wire.membership import Invitation, invitation_text
 
 # A daemon that is nothing but a control socket: it ends when it is told to, or refuses to.
 FAKE_DAEMON = """
@@ -173,16 +175,66 @@ def test_an_invitation_comes_by_file_by_pipe_or_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "token").write_text("meshd1abc\n")
-    monkeypatch.setattr("sys.stdin", io.StringIO("meshd1def\nmore"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"meshd1def\nmore")))
     given = [f"@{tmp_path / 'token'}", "-", "meshd1ghi"]
-    assert [read_invitation(one) for one in given] == ["meshd1abc", "meshd1def", "meshd1ghi"]
+    assert [given_invitation(one) for one in given] == ["meshd1abc", "meshd1def", "meshd1ghi"]
 
 
 def test_the_invitation_reaches_the_daemon(started: Started, home: Path) -> None:
-    result = run_in_process(meshd, home, "start", "--join", "-", stdin=b"meshd1abc\n")
+    invitation = Invitation(
+        mesh=MeshId(bytes(32)),
+        network_key=bytes(32),
+        issuer=PeerId(bytes(32)),
+        addresses=("/ip4/127.0.0.1/tcp/4777",),
+        secret=bytes(16),
+        expires_wall_s=1,
+    )
+    token = invitation_text(invitation).encode()
+    result = run_in_process(meshd, home, "start", "--join", "-", stdin=token + b"\n")
     assert result.exit_code == 0
     assert started.options is not None
-    assert started.options.join == "meshd1abc"
+    assert started.options.join == invitation
+
+
+@pytest.mark.parametrize("given", ["hello", "meshd1abc", "", "meshd1" + "a" * 300])
+def test_what_is_no_invitation_is_refused_before_a_home_is_made(
+    started: Started, home: Path, given: str
+) -> None:
+    result = run_in_process(meshd, home / "fresh", "start", "--join", "-", stdin=given.encode())
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert "invitation" in result.stderr
+    assert started.config is None
+    assert not (home / "fresh").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--listen", "nonsense"], "--listen: 'nonsense' is no address like /ip4/"),
+        (["--listen", "/ip4/127.0.0.1/tcp/99999"], "is no address like /ip4/"),
+        (["--listen", "/dns4/localhost/tcp/0"], "give an IP address, not a name"),
+        (["--passphrase-file", "/nowhere"], "cannot read the passphrase file /nowhere"),
+    ],
+)
+def test_a_wrong_word_is_refused_before_a_home_is_made(
+    started: Started, home: Path, words: list[str], complaint: str
+) -> None:
+    result = run_in_process(meshd, home / "fresh", "start", *words)
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert started.config is None
+    assert not (home / "fresh").exists()
+
+
+def test_a_key_that_was_lost_is_not_replaced(started: Started, home: Path) -> None:
+    home.mkdir(mode=0o700)
+    (home / "mesh.db").touch()
+    result = run_in_process(meshd, home, "start")
+    assert result.exit_code == 1
+    assert "key is missing, and this is not the first start" in result.stderr
+    assert not (home / "key").exists()
 
 
 def test_a_second_daemon_on_the_same_home_is_refused(started: Started, home: Path) -> None:
@@ -214,7 +266,7 @@ def test_a_key_under_a_passphrase_needs_it(started: Started, home: Path, tmp_pat
     assert run_in_process(meshd, home, *words).exit_code == 0
     seed = started.seed
     without = run_in_process(meshd, home, "start")
-    assert without.exit_code == 1
+    assert without.exit_code == 2
     assert "under a passphrase" in without.stderr
     assert run_in_process(meshd, home, *words).exit_code == 0
     assert started.seed == seed

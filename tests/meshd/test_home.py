@@ -95,7 +95,7 @@ def test_a_home_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path) ->
     )
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
-        f"{locked}/blobs is not writable: change its owner or mode, or choose another --home"
+        f"{locked} is not writable: change its owner or mode, or choose another --home"
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 from support.meshes import keys_of, small_mesh
 
-from meshd.errors import StoreFailed
+from meshd.errors import InvitationUnreadable, StoreFailed
 from meshd.membership import (
     MembershipError,
     MembershipRow,
@@ -178,7 +178,7 @@ def test_an_invitation_is_read_and_a_mistyped_one_is_refused_with_a_hint() -> No
     text = text_of(INVITATION)
     assert read_invitation(text) == INVITATION
     for wrong in (text[:-1], text[:20] + ("a" if text[20] != "a" else "b") + text[21:], "hello"):
-        with pytest.raises(MembershipError, match="meshctl invite"):
+        with pytest.raises(InvitationUnreadable, match="meshctl invite"):
             read_invitation(wrong)
 
 
