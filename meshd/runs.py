@@ -200,7 +200,8 @@ class ModuleShelf:
 
     def note(self, ref: BlobRef) -> None:
         """Remember how large the module is, which its digest alone does not tell."""
-        if ref.digest not in self._refs and len(self._refs) >= MODULES_NOTED_MAX:
+        self._refs.pop(ref.digest, None)  # so that the order is that of the last use
+        if len(self._refs) >= MODULES_NOTED_MAX:
             del self._refs[next(iter(self._refs))]
         self._refs[ref.digest] = ref
 
