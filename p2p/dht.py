@@ -78,8 +78,11 @@ class Dht:
         await self.kad.routing_table.add_peer(PeerInfo(peer, list(addresses)))
 
     def expel(self, peer: ID) -> None:
-        """Drop a peer and every record that it gave us."""
+        """Drop a peer from the routing table."""
         self.kad.routing_table.remove_peer(peer)
+
+    def forget_records(self, peer: ID) -> None:
+        """Drop every record that names a peer as provider."""
         providers = self.kad.provider_store.providers
         for key in self.kad.provider_store.get_provided_keys(peer):
             del providers[key][str(peer)]

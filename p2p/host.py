@@ -284,11 +284,17 @@ class Host:
         if news:
             await self._members.arrived(known)
 
-    async def expel(self, peer: PeerId) -> None:
-        """Shut `peer` out of everything for members and forget its records; it stays connected."""
+    async def expel(self, peer: PeerId, *, for_good: bool = False) -> None:
+        """Shut `peer` out of everything for members; it stays connected.
+
+        Its provider records stay: it gave them to whom is nearest to a key, mostly over a link that
+        ended a moment later. `for_good`, they are forgotten, too.
+        """
         known = libp2p_id(peer)
         await self._gate.expel(known)
         self._dht.expel(known)
+        if for_good:
+            self._dht.forget_records(known)
         self._peerstore.clear_addrs(known)
         await self._members.left(known)
 

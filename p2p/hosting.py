@@ -43,8 +43,8 @@ class StreamHost(Protocol):
         """Let `peer` in to what is for members, until `expel`."""
         ...
 
-    async def expel(self, peer: PeerId) -> None:
-        """Shut `peer` out of what is for members."""
+    async def expel(self, peer: PeerId, *, for_good: bool = False) -> None:
+        """Shut `peer` out of what is for members; `for_good`, forget what it claimed to provide."""
         ...
 
 

@@ -331,7 +331,7 @@ class Links:
         if link.is_superseded:
             return
         if self._table.holds(link):
-            await self._host.expel(link.peer)
+            await self._host.expel(link.peer, for_good=self._is_removed(link.peer))
         self._counters.down.increment()
         log.debug("link.down", peer_id=peer_text(link.peer), reason=link.end_reason)
         await self._emit(LinkDown(link.peer, link.end_reason))

@@ -110,12 +110,14 @@ async def test_only_admitted_peers_enter_the_routing_table() -> None:
         assert table.get_peer_ids() == []
 
 
-async def test_an_expelled_peers_records_are_forgotten() -> None:
+async def test_records_outlive_the_link_they_came_by_but_not_their_devices_membership() -> None:
     alice, bob = Host(config(1)), Host(config(2))
     async with running(alice, bob):
         await befriend(alice, bob)
         await bob.provide(KEY)
         await alice.expel(bob.peer)
+        assert await alice.find_providers(KEY) == (claim(bob),)
+        await alice.expel(bob.peer, for_good=True)
         assert alice._dht.kad.provider_store.providers == {}
 
 

@@ -225,8 +225,9 @@ class MemoryHost:
         await trio.lowlevel.checkpoint()
         self.admitted.add(peer)
 
-    async def expel(self, peer: PeerId) -> None:
+    async def expel(self, peer: PeerId, *, for_good: bool = False) -> None:
         """Shut `peer` out."""
+        del for_good
         await trio.lowlevel.checkpoint()
         self.admitted.discard(peer)
 
