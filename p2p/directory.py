@@ -21,7 +21,7 @@ from blake3 import blake3
 
 from telemetry.sample import Sample, decode_sample
 from wire.errors import MalformedFrame, NotAMember
-from wire.ids import PeerId
+from wire.ids import PeerId, peer_text
 from wire.membership import Certificate, Genesis, Role, check_chain
 from wire.messages import BUCKET_COUNT, HASH_BYTES, RecordVersion
 from wire.records import (
@@ -72,7 +72,7 @@ class Member:
     @property
     def name(self) -> str:
         """What people call it, the beginning of its id until it told its name."""
-        return self.presence.name if self.presence is not None else self.peer.hex()[:12]
+        return self.presence.name if self.presence is not None else peer_text(self.peer)[:12]
 
     @property
     def has_left(self) -> bool:

@@ -173,7 +173,7 @@ def test_a_device_that_has_said_nothing_is_shown_without_inventing_anything() ->
     bench = Bench()
     bench.directory.introduce(PEER.peer, PEER.chain)
     view = bench.view(PEER)
-    assert view.name == PEER.peer.hex()[:12]
+    assert view.name == peer_text(PEER.peer)[:12]
     assert view.operator == PEER.certificate.operator
     assert (view.telemetry, view.telemetry_age_us, view.round_trip_us) == (None, None, None)
     assert (view.addresses, view.capabilities, view.engine_profiles) == ([], [], [])
