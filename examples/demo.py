@@ -129,9 +129,7 @@ def _devices(directory: Path) -> Iterator[list[Device]]:
         ready_s = time.monotonic()
         _await_links(devices)
         linked_s = time.monotonic() - ready_s
-        print(
-            f"  ready after {ready_s - started_s:.1f} s, linked to each other {linked_s:.1f} s later"
-        )
+        print(f"  ready after {ready_s - started_s:.1f} s, all linked {linked_s:.1f} s later")
         yield devices
     finally:
         _stop(devices)
