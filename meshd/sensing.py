@@ -25,8 +25,7 @@ async def run_sensing(
     """
     sampler = Sampler(storage_path=storage)
     await _emit_once(sampler, emit)
-    score = await trio.to_thread.run_sync(calibrate)
-    sampler = Sampler(storage_path=storage, compute_score=score)
+    sampler.compute_score = await trio.to_thread.run_sync(calibrate)
     if sampler.unavailable:
         log.info("sensors.missing", sensors=sorted(sampler.unavailable))
     while True:
