@@ -42,6 +42,7 @@ from meshd.membership import (
 from meshd.node import MeshNode
 from meshd.questions import Questions
 from meshd.runs import Contents, ModuleShelf, Runs
+from meshd.secrecy import forbid_core_dumps
 from meshd.sensing import run_sensing
 from meshd.settings import NodeSettings
 from meshd.shell import Shell
@@ -97,6 +98,7 @@ def run_daemon(config: Config, seed: bytes, options: StartOptions) -> None:
     Raises MeshError with one line that says what to do: the store is damaged, the port is taken,
     the invitation is not accepted, the disk is full, ...
     """
+    forbid_core_dumps()
     defects = Defects()
     while True:
         try:

@@ -59,6 +59,14 @@ class Submissions:
                 message="this device may not submit tasks",
                 hint="an admin can invite it again with --role submitter",
             )
+        if not office.may(office.own, Role.STEWARD):
+            # It would name itself, and every executor would refuse its offers for ever.
+            return Refused(
+                code=RefusalCode.REFUSED,
+                message="this device may not keep tasks, and this version keeps a task on the "
+                "device that submits it",
+                hint="an admin can invite it again with --role submitter --role steward",
+            )
         if submit.durability is Durability.MESH:
             return Refused(
                 code=RefusalCode.REFUSED,

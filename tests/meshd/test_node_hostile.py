@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.hostile_peers import HostilePeers
@@ -17,7 +18,7 @@ from scheduler.held_leases import LEASE_US_MAX
 from scheduler.results import RESULT_ROW, RESULT_ROWS_MAX
 from telemetry.sample import Sample, encode_sample
 from wire import events as on
-from wire.answers import StatusView
+from wire.answers import RefusalCode, Refused, StatusView
 from wire.commands import GetStatus
 from wire.ids import PeerId
 from wire.limits import Limits
@@ -67,6 +68,23 @@ def test_nothing_that_hostile_members_do_ends_a_node(seed: int, moves_count: int
         if not rng.randrange(150):
             victim.start()
         rng.choice(moves)()
+    calm_down(victim, hostile)
+
+
+def calm_down(victim: Victim, hostile: HostilePeers) -> None:
+    """Let the hostile go. Then all work comes to an end, and none of theirs stays behind."""
+    for peer in sorted(victim.linked):
+        victim.handle(on.LinkDown(peer, "they went"))
+    victim.linked.clear()
+    for _ in range(40):
+        finish_runs(victim, hostile)
+        victim.pass_time(10_000_000)
+    status = status_of(victim)
+    assert not any(status.tasks[state] for state in ("pending", "assigned", "executing"))
+    assert not any(status.tasks[state] for state in ("verifying", "complete"))
+    assert (status.leases_held, status.runs_active) == (0, 0)
+    accepted = {task for one in victim.accepted for task in one.tasks}
+    assert len(accepted) <= len(victim.outcomes)
 
 
 @given(
@@ -228,6 +246,31 @@ def finish_runs(victim: Victim, hostile: HostilePeers) -> None:
         victim.handle(on.Fetched(fetch.token))
     victim.fetches.clear()
     victim.pass_time(100_000)
+
+
+@pytest.mark.parametrize(
+    ("roles", "is_accepted"),
+    [
+        ((Role.OBSERVER,), False),
+        ((Role.SUBMITTER,), False),
+        ((Role.STEWARD, Role.EXECUTOR), False),
+        ((Role.SUBMITTER, Role.STEWARD, Role.EXECUTOR), True),
+    ],
+)
+def test_only_a_device_that_may_submit_and_keep_tasks_takes_some(
+    roles: tuple[Role, ...], is_accepted: bool
+) -> None:
+    mesh = small_mesh(3, roles={1: roles})
+    victim = victim_of(mesh, mesh.devices[1])
+    hostile = HostilePeers(mesh, victim, Random(1))
+    hostile.arrive()
+    hostile.submit()
+    victim.pass_time(1_000)
+    assert bool(victim.accepted) == is_accepted
+    if not is_accepted:
+        refused = victim.answers[-1].value
+        assert isinstance(refused, Refused)
+        assert refused.code is RefusalCode.REFUSED
 
 
 def status_of(victim: Victim) -> StatusView:
