@@ -114,11 +114,10 @@ class Admission:
         self, steward: PeerId, signed: Signed[Contract]
     ) -> tuple[OfferRefusal, str] | None:
         settings, contract = self.settings, signed.body
-        over = [
-            name
-            for name in _CAPPED
-            if getattr(contract.limits, name) > getattr(settings.caps, name)
+        pairs = [
+            (name, getattr(contract.limits, name), getattr(settings.caps, name)) for name in _CAPPED
         ]
+        over = [f"{name} {wanted} > {cap}" for name, wanted, cap in pairs if wanted > cap]
         lacking = self.lacks(contract.requirements)
         leases_count = len(self.held) + len(self._reservations)
         rules = (
@@ -150,7 +149,7 @@ class Admission:
                 settings.engine_profile,
             ),
             (bool(lacking), OfferRefusal.CAPABILITY_MISSING, " ".join(lacking)),
-            (bool(over), OfferRefusal.OVER_DEVICE_LIMIT, " ".join(over)),
+            (bool(over), OfferRefusal.OVER_DEVICE_LIMIT, ", ".join(over)),
             (
                 not self.breaker.allows_work
                 or (self.breaker.is_probing and bool(self._reservations)),

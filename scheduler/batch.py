@@ -289,7 +289,8 @@ def _decided(key: bytes, row: DecisionRow, index: int, outcome: Outcome) -> Deci
         decided,
         executor=result.executor,
         status=result.status,
-        exit_code=result.exit_code,
+        # A run that was ended has no exit code, though the signed result says 0.
+        exit_code=result.exit_code if result.status is ExecutionStatus.EXITED else None,
         detail=result.detail,
         output_digest=result.output_digest,
         fuel_used=result.fuel_used,

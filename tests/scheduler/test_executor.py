@@ -200,6 +200,16 @@ def test_a_contract_that_does_not_suit_the_device_is_refused_with_the_reason(
     assert answer.reason is reason
 
 
+def test_a_limit_over_the_device_s_is_refused_with_both_numbers(bench: ExecutorBench) -> None:
+    wanted = Limits(memory_bytes=1 << 32, fuel=10**12)
+    answer = bench.offer(contract=contract_of(MESH, TASKS, changes={"limits": wanted}))
+    assert isinstance(answer, OfferRejected)
+    caps = Limits()
+    assert answer.detail == (
+        f"memory_bytes {1 << 32} > {caps.memory_bytes}, fuel {10**12} > {caps.fuel}"
+    )
+
+
 def test_an_offer_by_somebody_who_is_not_its_steward_is_refused(bench: ExecutorBench) -> None:
     answer = bench.offer(contract=contract_of(MESH, TASKS, stewards=[OTHER]))
     assert isinstance(answer, OfferRejected)
