@@ -1,11 +1,11 @@
 // A foreign client of a meshd device, written with js-libp2p.
 //
-//   node --import ./polyfill.mjs ping.mjs ADDRESS PSKFILE [PROTOCOL]
+//   node --import ./polyfill.mjs ping.mjs ADDRESS PSKFILE [PROTOCOL [HEX]]
 //
 // ADDRESS is a multiaddr with the device's id (/ip4/127.0.0.1/tcp/4001/p2p/12D3Koo...), PSKFILE holds
 // the network key in libp2p's text form, or is "-" for none. Pings the device three times, reads what
-// it says about itself, and with PROTOCOL opens a stream of it, sends a few bytes and reports what
-// comes of that. Prints one JSON object a line; exits 0, or 1 if no connection came about.
+// it says about itself, and with PROTOCOL opens a stream of it, sends a few bytes, or those in HEX,
+// and reports what comes of that. Prints one JSON object a line; exits 0, or 1 if no connection came about.
 import { readFile } from 'node:fs/promises'
 import { identify } from '@libp2p/identify'
 import { noise } from '@libp2p/noise'
@@ -35,7 +35,7 @@ async function start (pskFile) {
   })
 }
 
-async function tryProtocol (node, peer, protocol) {
+async function tryProtocol (node, peer, protocol, sent) {
   let stream
   try {
     stream = await node.dialProtocol(peer, protocol, { signal: AbortSignal.timeout(STREAM_MS) })
@@ -43,21 +43,22 @@ async function tryProtocol (node, peer, protocol) {
     return say('stream', { protocol, result: 'refused', ...reason(error) })
   }
   const late = setTimeout(() => stream.abort(new Error('no answer in time')), STREAM_MS)
+  let received = ''
   try {
-    stream.send(new Uint8Array([5, 104, 101, 108, 108, 111]))
-    let bytes = 0
-    for await (const chunk of stream) bytes += chunk.byteLength
-    say('stream', { protocol, result: 'ended', bytes })
+    stream.send(sent)
+    for await (const chunk of stream) received += Buffer.from(chunk.subarray()).toString('hex')
+    say('stream', { protocol, result: 'ended', received })
   } catch (error) {
-    say('stream', { protocol, result: error.name === 'StreamResetError' ? 'reset' : 'failed', ...reason(error) })
+    const result = error.name === 'StreamResetError' ? 'reset' : 'failed'
+    say('stream', { protocol, result, received, ...reason(error) })
   } finally {
     clearTimeout(late)
   }
 }
 
-const [address, pskFile, protocol] = process.argv.slice(2)
+const [address, pskFile, protocol, hex = '0568656c6c6f'] = process.argv.slice(2)
 if (pskFile === undefined) {
-  console.error('usage: node --import ./polyfill.mjs ping.mjs ADDRESS PSKFILE|- [PROTOCOL]')
+  console.error('usage: node --import ./polyfill.mjs ping.mjs ADDRESS PSKFILE|- [PROTOCOL [HEX]]')
   process.exit(2)
 }
 const node = await start(pskFile)
@@ -70,7 +71,7 @@ try {
   }
   const { protocols, agentVersion } = await node.services.identify.identify(connection)
   say('identified', { protocols, agent: agentVersion })
-  if (protocol !== undefined) await tryProtocol(node, peer, protocol)
+  if (protocol !== undefined) await tryProtocol(node, peer, protocol, Buffer.from(hex, 'hex'))
   say('done')
 } catch (error) {
   say('failed', reason(error))

@@ -50,7 +50,7 @@ async def test_a_protocol_for_everybody_is_served_to_it(tmp_path: Path) -> None:
         "event": "stream",
         "protocol": "/meshd/join/1",
         "result": "ended",
-        "bytes": 6,
+        "received": b"\5hello".hex(),
     }
 
 

@@ -28,9 +28,16 @@ def network_key_text(network_key: bytes) -> str:
 
 
 async def run_client(
-    address: str, network_key: bytes | None, scratch: Path, protocol: str | None = None
+    address: str,
+    network_key: bytes | None,
+    scratch: Path,
+    protocol: str | None = None,
+    sent: bytes | None = None,
 ) -> list[Event]:
-    """Return what the client reports of `address` (with `/p2p/...`), one event a line."""
+    """Return what the client reports of `address` (with `/p2p/...`), one event a line.
+
+    With a `protocol` it opens a stream and sends `sent`, or a few bytes that mean nothing.
+    """
     key_file = scratch / "network.key"
     if network_key is not None:
         key_file.write_text(network_key_text(network_key), "ascii")
@@ -38,7 +45,7 @@ async def run_client(
     command = ["node", "--import", "./polyfill.mjs", "ping.mjs", *arguments]
     with trio.fail_after(_CLIENT_S):
         finished = await trio.run_process(
-            [*command, *([protocol] if protocol else [])],
+            [*command, *([protocol] if protocol else []), *([sent.hex()] if sent else [])],
             cwd=INTEROP,
             capture_stdout=True,
             check=False,
