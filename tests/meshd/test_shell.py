@@ -230,7 +230,7 @@ async def test_every_effect_is_carried_out(kind: type, autojump_clock: MockClock
 async def test_effects_are_carried_out_in_the_order_they_were_decided(
     autojump_clock: MockClock,
 ) -> None:
-    effects = [
+    effects: list[Effect] = [
         Provide("a"),
         Send(PEER, Heartbeat(token=1)),
         Kill(RUN),
