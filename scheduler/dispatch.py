@@ -72,7 +72,8 @@ class Dispatch:
             texts.add(text)
         is_soon = _BUSY in texts or len(self.waiting) > TURNS_MAX
         again_us = REVIEW_SOON_US if is_soon else REVIEW_EVERY_US
-        return effects + self.waiting.review_in(again_us, now_us=now_us)
+        # First: what this device answers itself may ask for an earlier review.
+        return [*self.waiting.review_in(again_us, now_us=now_us), *effects]
 
     def on_offer_accepted(
         self, executor: PeerId, accepted: OfferAccepted, *, now_us: int
