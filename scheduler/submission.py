@@ -121,10 +121,9 @@ class Submissions:
             CandidateView(id=peer_text(one.peer), name=one.name, missing=_lacking(contract, one))
             for one in closest
         ]
-        wanted = " ".join(contract.requirements) or f"profile:{self.office.engine_profile}"
         return Refused(
             code=RefusalCode.NOBODY_ELIGIBLE,
-            message=f"no device provides {wanted}",
+            message=f"no device provides {_wanted(contract)}",
             hint=_closest_hint(views),
             closest=views,
         )
@@ -204,6 +203,12 @@ def offered_blobs(batch: Batch) -> list[Effect]:
     blobs = [batch.contract.body.module]
     blobs += [task.input.blob for task in batch.tasks or () if task.input.blob is not None]
     return [Offer(blob, batch.batch) for blob in blobs]
+
+
+def _wanted(contract: Contract) -> str:
+    node_type = () if contract.node_type is None else (f"type:{contract.node_type}",)
+    wanted = (*contract.requirements, *node_type)
+    return " ".join(wanted or (f"profile:{profile}" for profile in contract.engine_profiles))
 
 
 def _lacking(contract: Contract, candidate: Candidate) -> list[str]:
