@@ -660,6 +660,8 @@ async def test_hanging_up_on_a_removed_device_tells_it(autojump_clock: MockClock
         a.links.hangup(b.peer, "removed by an admin")
         (down,) = await b.wait_for(LinkDown)
         assert "removed" in down.reason
+        await a.wait_for(LinkDown)
+        assert a.host.expelled_for_good == {b.peer}  # type: ignore[attr-defined]
 
 
 async def test_a_lost_connection_is_a_link_down_on_both_sides(autojump_clock: MockClock) -> None:
@@ -668,6 +670,7 @@ async def test_a_lost_connection_is_a_link_down_on_both_sides(autojump_clock: Mo
         for device in (a, b):
             await device.wait_for(LinkDown)
             assert kinds(device) == ["LinkUp", "LinkDown"]
+            assert not device.host.expelled_for_good  # type: ignore[attr-defined]
         await b.dial(a)
         for device in (a, b):
             await device.wait_for(LinkUp, 2)

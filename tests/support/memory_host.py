@@ -153,6 +153,7 @@ class MemoryHost:
     peer: PeerId
     network: MemoryNetwork
     admitted: set[PeerId] = field(default_factory=set)
+    expelled_for_good: set[PeerId] = field(default_factory=set)
     connected: set[PeerId] = field(default_factory=set)
     streams: list[tuple[str, MemoryStream]] = field(default_factory=list)
     handler_errors: list[Exception] = field(default_factory=list)
@@ -227,7 +228,8 @@ class MemoryHost:
 
     async def expel(self, peer: PeerId, *, for_good: bool = False) -> None:
         """Shut `peer` out."""
-        del for_good
+        if for_good:
+            self.expelled_for_good.add(peer)
         await trio.lowlevel.checkpoint()
         self.admitted.discard(peer)
 
