@@ -79,6 +79,9 @@ def main() -> int:
         print(f"demo: {error}", file=sys.stderr)
         _show_logs(directory)
         return 1
+    except KeyboardInterrupt:
+        print("\ndemo: interrupted, the daemons are stopped", file=sys.stderr)
+        return 130
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print("\nThe daemons are stopped. For a mesh of your own: make install, then meshd start")
