@@ -81,6 +81,21 @@ async def test_a_replaced_timer_is_due_once_at_its_new_time(
     assert scope.cancelled_caught
 
 
+async def test_a_node_that_was_busy_gets_each_timer_once_and_no_replaced_one(
+    autojump_clock: MockClock,
+) -> None:
+    mailbox = Mailbox()
+    mailbox.set_timer("sooner", 5_000_000)
+    mailbox.set_timer("sooner", 1_000_000)
+    mailbox.set_timer("later", 2_000_000)
+    mailbox.set_timer("later", 60_000_000)
+    await trio.sleep(10)
+    assert await take_all(mailbox) == [TimerDue("sooner")]
+    await trio.sleep(100)
+    assert await take_all(mailbox) == [TimerDue("later")]
+    assert not mailbox._current  # what is due is forgotten
+
+
 async def test_a_timer_set_while_the_node_waits_for_a_later_one_is_not_late(
     autojump_clock: MockClock,
 ) -> None:
@@ -112,7 +127,9 @@ async def test_a_timer_that_is_set_again_and_again_takes_no_more_room(
     autojump_clock: MockClock,
 ) -> None:
     mailbox = Mailbox()
-    for key in range(50):
+    for number in range(50):
+        key = number * 37 % 50  # scrambled, so that sweeping has to put them in order again
+        mailbox.set_timer(key, 1)
         mailbox.set_timer(key, 1_000_000 * (key + 1))
     for _ in range(100_000):
         mailbox.set_timer("lease", 3_600_000_000)
