@@ -43,6 +43,7 @@ SHELLS = frozenset(
         "meshd.cli.references",
         "meshd.cli.starting",
         "meshd.cli.stopping",
+        "meshd.cli.streams",
         "meshd.cli.submission",
         "meshd.cli.tasks",
         "meshd.cli.version",
