@@ -313,6 +313,7 @@ class Neighbourhood:
                 effects += self.own_records.on_own_record_heard(signed.body, now_us=now_us)
         effects += self.gossip.on_records_given(peer, message, now_us=now_us)
         if peer is not None:
+            effects += self.overlay.on_word_of(peer)
             effects += self.lookups.on_records_given(peer, message, now_us=now_us)
         return effects
 

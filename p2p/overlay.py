@@ -125,6 +125,15 @@ class Overlay:
             self.redials.on_failed(peer, reason, now_us=now_us)
         return []
 
+    def on_word_of(self, peer: PeerId) -> list[Effect]:
+        """Records came from a device: keep where it says it is at once, or a stop comes first.
+
+        After a restart at another address, only we know how to find each other.
+        """
+        if peer not in self.links:
+            return []
+        return self.book.on_word_of_linked(peer, self._told_by(peer))
+
     def forget(self, peer: PeerId) -> list[Effect]:
         """Never dial a device again."""
         self._needed_until_us.pop(peer, None)
@@ -202,15 +211,8 @@ class Overlay:
         return [*nearest, *doubtful[:1], *others[: max(0, count)]]
 
     def _remember_linked(self) -> list[Effect]:
-        """Keep where linked devices say they are: after a restart at another address, only we know
-        how to find them.
-        """
-        told = ((peer, self._told_by(peer)) for peer in sorted(self.links))
-        return [
-            effect
-            for peer, addresses in told
-            for effect in self.book.on_word_of_linked(peer, addresses)
-        ]
+        """Keep what others passed on of where linked devices say they are."""
+        return [effect for peer in sorted(self.links) for effect in self.on_word_of(peer)]
 
     def _dial(self, missing: list[PeerId], *, now_us: int) -> list[Effect]:
         reserved = self.dials_max // DIALS_FOR_WORK_SHARE

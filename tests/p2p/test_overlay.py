@@ -450,9 +450,21 @@ def test_a_device_that_always_dialled_us_is_found_after_a_restart() -> None:
     assert again.dialled() == [PEER.peer]
 
 
+def test_where_a_linked_device_says_it_is_is_stored_as_soon_as_it_says_so() -> None:
+    bench = Bench()
+    bench.link(PEER.peer, is_outbound=False)
+    assert bench.overlay.on_word_of(PEER.peer) == []
+    bench.know(PEER)
+    stored = rows(bench.overlay.on_word_of(PEER.peer))
+    told = ("/ip4/10.0.0.0/tcp/4001",)
+    assert [row.value for row in stored] == [AddressRow(peer=PEER.peer, addresses=told)]
+    assert rows(bench.review()) == [], "it is stored once"
+
+
 def test_what_an_unlinked_device_says_is_not_remembered() -> None:
     bench = Bench()
     bench.know(PEER)
+    assert rows(bench.overlay.on_word_of(PEER.peer)) == []
     assert rows(bench.review()) == []
 
 
