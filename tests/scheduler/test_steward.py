@@ -6,7 +6,14 @@ import pytest
 from support.candidates import candidate
 from support.meshes import store_of
 from support.stewards import EXECUTORS, MESH, OWN, StewardBench, leases_in, messages_in
-from support.tasks import lease_of, tasks_of
+from support.tasks import (
+    lease_of,
+    outcome_of,
+    proven_results,
+    result_of,
+    tasks_of,
+    vote_of,
+)
 
 from scheduler.batch import Batch, DecisionRow
 from scheduler.dispatch import OfferUnanswered
@@ -15,7 +22,7 @@ from scheduler.ledger import FINISHED_BATCHES_MAX, UNDECIDED_TASKS_MAX
 from scheduler.outcomes import DeadlineDue
 from scheduler.register import VOTE_OUTCOMES_MAX
 from scheduler.states import TaskState
-from scheduler.submission import BATCH_INLINE_BYTES_MAX
+from scheduler.submission import BATCH_INLINE_BYTES_MAX, BatchDurable
 from scheduler.waiting import PlacementReview
 from telemetry.breaker import BreakerState, ProbeEnd
 from wire.blobs import blob_ref
@@ -138,6 +145,19 @@ def test_a_cancel_while_a_result_is_checked_wins_and_the_result_is_dropped(
     assert batch.progress[0].state is TaskState.CANCELLED
 
 
+def test_a_deadline_is_whole_when_the_clock_was_not_known_at_submission(
+    bench: StewardBench,
+) -> None:
+    known_us, bench.wall_us = bench.wall_us, 0
+    batch = bench.submit(1)
+    bench.wall_us = known_us
+    durable = BatchDurable(batch.batch, 1)
+
+    effects = bench.steward.on_batch_durable(durable, now_us=bench.now_us)
+
+    assert SetTimer(DeadlineDue(batch.batch), batch.contract.body.deadline_us) in effects
+
+
 def test_a_cancel_while_the_vote_for_a_result_is_written_loses(bench: StewardBench) -> None:
     batch = bench.submit(1)
     (lease,) = bench.lease(FIRST)
@@ -175,6 +195,24 @@ def test_a_task_whose_outcome_is_on_its_way_is_never_voted_on_again(
             later = bench.do(bench.steward.on_cancel(batch, 0))
 
     assert decisions_in(later) == []
+    assert batch.progress[0].state is not TaskState.PENDING
+
+
+def test_the_register_is_written_once(bench: StewardBench) -> None:
+    batch = bench.submit(2)
+    lease, *_ = bench.lease(FIRST)
+    proven = proven_results([result_of(lease.body, 0, b"late")], FIRST.keys)[0]
+    register = bench.steward._verification.register
+    cancelled = bench.do(bench.steward.on_cancel(batch, 0))
+
+    assert register.choose(batch, lease, {0: proven}) == []
+    bench.make_durable(cancelled)
+    assert register.choose(batch, lease, {0: proven}) == []
+
+    vote = vote_of(batch.contract, {0: outcome_of(proven)}, steward=OWN)
+    row = DecisionRow(vote=vote, lease=lease, results={0: proven}, chains=(), decided_wall_us=0)
+    assert batch.decide(b"second", row) == []
+    assert batch.progress[0].state is TaskState.CANCELLED
 
 
 def test_late_reasons_of_a_thousand_tasks_fit_into_signed_votes(bench: StewardBench) -> None:
@@ -256,7 +294,13 @@ def test_a_result_under_a_lease_of_an_earlier_start_counts(bench: StewardBench) 
 
 @pytest.mark.parametrize(
     "forgery",
-    ["lease of another store", "lease of another steward", "another executor", "task not leased"],
+    [
+        "lease of another store",
+        "lease of another steward",
+        "forged lease",
+        "another executor",
+        "task not leased",
+    ],
 )
 def test_a_result_without_a_lease_of_this_store_counts_for_nothing(
     bench: StewardBench, forgery: str
@@ -270,6 +314,10 @@ def test_a_result_without_a_lease_of_this_store_counts_for_nothing(
             effects = bench.offer_results(lease, FIRST)
         case "lease of another steward":
             lease = lease_of(batch.contract, [0], steward=THIRD, executor=FIRST)
+            effects = bench.offer_results(lease, FIRST)
+        case "forged lease":
+            own = {"store": OWN.store}
+            lease = lease_of(batch.contract, [0], steward=THIRD, executor=FIRST, changes=own)
             effects = bench.offer_results(lease, FIRST)
         case "another executor":
             effects = bench.offer_results(lease, SECOND)
@@ -389,6 +437,16 @@ def test_what_a_device_did_not_want_is_no_failure_of_anybody(bench: StewardBench
     assert bench.measurements.of(FIRST.peer).failures_count == 0
 
 
+def test_what_a_device_did_not_want_spends_no_retry(bench: StewardBench) -> None:
+    batch = bench.submit(1, retries_max=1)
+    for reason in ("the device is stopping", "the device is stopping", "worker_died: signal 9"):
+        (lease,) = bench.lease(FIRST)
+        ended(bench, FIRST.peer, lease.body, 0, reason=reason)
+
+    assert batch.progress[0].state is TaskState.PENDING
+    assert (batch.progress[0].attempts, batch.progress[0].failures) == (3, 1)
+
+
 @pytest.mark.parametrize(
     ("reason", "failures"),
     [
@@ -500,6 +558,25 @@ def test_a_half_open_device_gets_one_lease_and_its_end_closes_or_opens(
     assert bench.standings.state(FIRST.peer) is BreakerState.CLOSED
 
 
+def test_a_probe_goes_on_while_a_task_of_it_is_cancelled(bench: StewardBench) -> None:
+    batch = bench.submit(8)
+    fail_often(bench, FIRST.peer)
+    breaker = bench.standings.breaker(FIRST.peer)
+    assert breaker.due_us is not None
+    breaker.on_timer_due(now_us=breaker.due_us)
+    probed = candidate(0, peer=FIRST.peer, breaker=BreakerState.HALF_OPEN, slots_total=1)
+    bench.candidates = [probed]
+    ((peer, offer),) = bench.review()
+    (lease,) = leases_in(bench.accept(peer, offer))
+    assert len(lease.body.indices) == 4
+
+    for index in (0, 1, 2):
+        bench.make_durable(bench.do(bench.steward.on_cancel(batch, index)))
+    assert not breaker.allows_work
+    bench.make_durable(bench.do(bench.steward.on_cancel(batch, 3)))
+    assert breaker.allows_work
+
+
 def test_a_breaker_that_opened_meanwhile_releases_the_offer_and_raises_nothing(
     bench: StewardBench,
 ) -> None:
@@ -532,6 +609,8 @@ def test_whoever_accepted_gets_the_lease_when_the_other_is_silent(bench: Steward
     (lease,) = leases_in(effects)
     assert lease.body.executor == first
     assert OfferReleased(offer=offer.offer) in messages_in(effects)
+    bench.submit(1)
+    assert second not in {peer for peer, _ in bench.review()}
     assert [late.offer for late in messages_in(bench.accept(second, offer))] == [offer.offer]  # type: ignore[union-attr]
 
 
