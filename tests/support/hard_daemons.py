@@ -19,7 +19,6 @@ from support.daemons import Device
 from support.wasm import example
 
 from meshd.client import TaskInput
-from p2p.errors import StreamBroken
 from p2p.framing import FrameReader, framed
 from p2p.host import Host, HostConfig
 from p2p.streams import Stream
@@ -32,8 +31,6 @@ from wire.records import ProtocolRange
 from wire.signed import Signed
 
 LINK_PROTOCOL_ID = "/meshd/link/1"
-PING_PROTOCOL_ID = "/ipfs/ping/1.0.0"
-PING_BYTES = 32
 PATIENCE_S = 30.0
 CODEC = FrameCodec(MESSAGES, Ed25519Verifier())
 ECHOED = b"argument 0: task\n"  # what faults/echo says before it echoes
@@ -71,34 +68,6 @@ async def reach(host: Host, invitation: Invitation) -> None:
     """Connect a host to the daemon that made an invitation."""
     with trio.fail_after(PATIENCE_S):
         await host.connect(invitation.issuer, invitation.addresses)
-
-
-async def ping(host: Host, peer: PeerId) -> None:
-    """Send a ping and see it come back."""
-    sent = bytes(range(PING_BYTES))
-    with trio.fail_after(PATIENCE_S):
-        stream = await host.open_stream(peer, PING_PROTOCOL_ID)
-        await stream.send_all(sent)
-        received = b""
-        while len(received) < PING_BYTES:
-            part = await stream.receive_some()
-            assert part, "the stream ended before the ping came back"
-            received += part
-        await stream.aclose()
-    assert received == sent
-
-
-async def is_reset(host: Host, peer: PeerId, protocol: str) -> bool:
-    """Say whether the daemon resets a stream of `protocol` without giving a byte."""
-    with trio.fail_after(PATIENCE_S):
-        try:
-            stream = await host.open_stream(peer, protocol)
-            await stream.send_all(b"\0\0\0\1x")
-            received = await stream.receive_some()
-        except StreamBroken:
-            return True
-    assert received == b"", f"it answered {received[:40]!r}"
-    return False
 
 
 def hello(genesis: Signed[Genesis], chain: Chain, protocol: ProtocolRange) -> Hello:
