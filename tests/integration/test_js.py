@@ -18,9 +18,10 @@ from support.meshes import small_mesh
 
 from meshd.membership import MembershipRow, load_membership
 from meshd.store import Store
-from p2p.blob_messages import BLOB_PROTOCOL_ID
+from p2p.blob_messages import BLOB_PROTOCOL_ID, ManifestWanted, blob_codec
 from p2p.framing import FrameParser, framed
 from p2p.links import LINK_PROTOCOL_ID
+from wire.blobs import blob_ref
 from wire.codec import FrameCodec
 from wire.keys import Ed25519Verifier
 from wire.membership import invitation_from_text
@@ -127,8 +128,11 @@ async def test_what_is_no_introduction_is_refused_as_malformed(door: Door, tmp_p
     assert refused.reason is RefusalReason.MALFORMED
 
 
-async def test_a_protocol_of_members_is_reset_without_a_byte(door: Door, tmp_path: Path) -> None:
-    stream = await door.knock(tmp_path, BLOB_PROTOCOL_ID, GARBAGE)
+async def test_a_question_only_members_may_ask_is_reset_without_a_byte(
+    door: Door, tmp_path: Path
+) -> None:
+    request = framed(blob_codec().encode(ManifestWanted(blob=blob_ref(b"any"))))
+    stream = await door.knock(tmp_path, BLOB_PROTOCOL_ID, request)
     assert (stream["result"], stream["received"]) == ("reset", "")
 
 
