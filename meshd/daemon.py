@@ -65,6 +65,7 @@ from wire.effects import Row
 from wire.errors import MalformedFrame, MeshError
 from wire.events import (
     Listening,
+    PeerNeeded,
     PeerSeen,
     PersistFailed,
     PublishedReceived,
@@ -293,6 +294,8 @@ class Daemon:
     async def _introduce(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Kademlia wants to ask a device: link to it first, so that it knows us for a member."""
         if self._links is not None and addresses:
+            # Known before the link is there, or one link too many would be hung up at once.
+            await self._mailbox.post(PeerNeeded(peer))
             await self._links.dial(peer, addresses)
 
     async def _start_parts(

@@ -33,6 +33,7 @@ from wire.events import (
     LinkDown,
     LinkUp,
     Listening,
+    PeerNeeded,
     PeerSeen,
     ProvidersFound,
     PublishedReceived,
@@ -171,6 +172,8 @@ class Neighbourhood:
                 return self._on_records(None, message)
             case PeerSeen(peer, addresses, source):
                 return self.overlay.on_peer_seen(peer, addresses, source)
+            case PeerNeeded(peer):
+                return self.overlay.on_peer_needed(peer, now_us=now_us)
             case TransferMeasured():
                 return self._on_transfer(event)
             case Listening(addresses):

@@ -56,6 +56,7 @@ class Overlay:
     _dialling: dict[PeerId, int] = field(default_factory=dict)  # since when
     _up: dict[PeerId, _Up] = field(default_factory=dict)
     _needed_until_us: dict[PeerId, int] = field(default_factory=dict)
+    _borrowed_until_us: dict[PeerId, int] = field(default_factory=dict)  # by the host itself
     _hanging_up: set[PeerId] = field(default_factory=set)
     _healed_us: int | None = None
 
@@ -97,6 +98,12 @@ class Overlay:
             self.redials.forgive(peer)
         return [*self.book.on_told(peer, addresses, source=source), SetTimer(ReviewDue(), 1)]
 
+    def on_peer_needed(self, peer: PeerId, *, now_us: int) -> list[Effect]:
+        """The host itself has something to ask a device: its link may stay for a while."""
+        if peer != self.own and not self.directory.is_removed(peer):
+            self._borrowed_until_us[peer] = now_us + BRIEF_LINK_US
+        return []
+
     def on_link_up(
         self, peer: PeerId, address: str, *, is_outbound: bool, now_us: int
     ) -> list[Effect]:
@@ -137,6 +144,7 @@ class Overlay:
     def forget(self, peer: PeerId) -> list[Effect]:
         """Never dial a device again."""
         self._needed_until_us.pop(peer, None)
+        self._borrowed_until_us.pop(peer, None)
         return self.book.forget(peer)
 
     # --- what is done -------------------------------------------------------------------------
@@ -184,9 +192,10 @@ class Overlay:
         for peer, since_us in list(self._dialling.items()):
             if since_us + DIAL_US_MAX <= now_us:  # the host never said how it ended
                 self.on_dial_failed(peer, "the dial was not answered", now_us=now_us)
-        for peer, until_us in list(self._needed_until_us.items()):
-            if until_us <= now_us:
-                del self._needed_until_us[peer]
+        for short in (self._needed_until_us, self._borrowed_until_us):
+            for peer, until_us in list(short.items()):
+                if until_us <= now_us:
+                    del short[peer]
         self.redials.keep_only({*candidates, *self.links, *self._dialling})
 
     def _near(self, ring: list[PeerId]) -> list[PeerId]:
@@ -255,7 +264,7 @@ class Overlay:
         is_new_inbound = (
             up is not None and not up.is_outbound and now_us < up.since_us + BRIEF_LINK_US
         )
-        return is_new_inbound or peer in self._needed_until_us
+        return is_new_inbound or peer in self._needed_until_us or peer in self._borrowed_until_us
 
     def _is_heal_due(self, now_us: int) -> bool:
         return self._healed_us is None or now_us >= self._healed_us + HEAL_EVERY_US

@@ -67,6 +67,12 @@ class PeerSeen(Struct, frozen=True):
     source: str
 
 
+class PeerNeeded(Struct, frozen=True):
+    """The host is about to link to a device for a short while, to ask it something itself."""
+
+    peer: PeerId
+
+
 class Received(Struct, frozen=True):
     """A message came on the link to `peer`."""
 
@@ -215,6 +221,7 @@ Event: TypeAlias = (
     | LinkDown
     | DialFailed
     | PeerSeen
+    | PeerNeeded
     | Received
     | PublishedReceived
     | Congested

@@ -279,6 +279,15 @@ def test_brief_links_are_not_hung_up_early_and_take_no_place_of_others() -> None
     assert len(hangups(bench.review())) == 2
 
 
+def test_a_link_that_the_host_asked_for_is_not_hung_up_while_it_asks() -> None:
+    bench = Bench(links_max=1)
+    bench.link(OTHERS[0].peer)
+    bench.overlay.on_peer_needed(PEER.peer, now_us=bench.now_us)
+    bench.link(PEER.peer)
+    assert hangups(bench.review()) == []
+    assert hangups(bench.review(after_us=BRIEF_LINK_US)) != []
+
+
 # --- many devices ---------------------------------------------------------------------------
 
 
