@@ -342,9 +342,15 @@ def test_a_lease_is_renewed_while_its_steward_can_hear(bench: ExecutorBench) -> 
 
 def test_a_new_lease_does_not_put_off_the_renewal_of_others(bench: ExecutorBench) -> None:
     bench.offer(1)
-    _, first = bench.grant(1, (0,))
+    one, first = bench.grant(1, (0,))
     bench.offer(2)
-    _, second = bench.grant(2, (1,), attempt=2)
+    two, second = bench.grant(2, (1,), attempt=2)
+    bench.end(one, 0)
+    bench.end(two, 1)
+    due = ProgressDue(STEWARD.peer)
+    assert bench.executor.on_progress_due(due, now_us=bench.now_us) == []
+    bench.offer(3)
+    _, third = bench.grant(3, (2,), attempt=3)
 
     def sets_timer(effects: list[Effect]) -> bool:
         return any(
@@ -354,6 +360,7 @@ def test_a_new_lease_does_not_put_off_the_renewal_of_others(bench: ExecutorBench
 
     assert sets_timer(first)
     assert not sets_timer(second)
+    assert sets_timer(third)
 
 
 def test_only_its_steward_calls_a_task_off(bench: ExecutorBench) -> None:
@@ -392,7 +399,9 @@ def test_a_device_that_was_too_hot_proves_itself_by_one_lease(bench: ExecutorBen
     bench.now_us = bench.breaker.due_us
     own.on_due(now_us=bench.now_us)
 
-    lease = bench.begin(0)
+    assert isinstance(bench.offer(1, 2), OfferAccepted)
+    assert isinstance(bench.offer(2), OfferRejected)
+    lease, _ = bench.grant(1, (0, 1))
     assert isinstance(bench.offer(2), OfferRejected)
     bench.end(lease, 0)
 
