@@ -278,6 +278,9 @@ class Work:
     def _lacks(self, capabilities: Iterable[str]) -> list[str]:
         return missing(capabilities, frozenset(self._settings.capabilities))
 
+    def _workers_free(self) -> int:
+        return max(0, self._settings.workers_count - self.executor.runs_count)
+
     def _candidates(self) -> list[Candidate]:
         return [self._candidate(member) for member in self._neighbours.directory]
 
@@ -302,6 +305,7 @@ class Work:
             health=standings.health(peer).score,
             slots_free=None if sample is None else sample.task_slots_free,
             slots_total=None if sample is None else sample.task_slots_total,
+            workers_free=self._workers_free() if is_self else None,
             speed=_speed(sample),
             round_trip_us=neighbours.measurements.of(peer).round_trip_us or 0,
         )

@@ -207,7 +207,12 @@ class Placements:
         asked_count = self._asked.get(candidate.peer, 0)
         if not asked_count or candidate.slots_free is None:
             return candidate
-        return replace(candidate, slots_free=candidate.slots_free - asked_count)
+        workers_free = candidate.workers_free
+        return replace(
+            candidate,
+            slots_free=candidate.slots_free - asked_count,
+            workers_free=None if workers_free is None else max(0, workers_free - asked_count),
+        )
 
 
 def chunk_size(waiting_count: int, eligible: list[Candidate]) -> int:

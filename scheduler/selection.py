@@ -53,7 +53,11 @@ PERMANENT = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A device as selection sees it. `health` is in [0, 1]; `slots_free` None if not told."""
+    """A device as selection sees it. `health` is in [0, 1]; `slots_free` None if not told.
+
+    `workers_free` is how many tasks would start at once, None if not known: slots also count the
+    places in which a task waits for a worker.
+    """
 
     peer: PeerId
     name: str
@@ -69,6 +73,7 @@ class Candidate:
     health: float
     slots_free: int | None
     slots_total: int | None
+    workers_free: int | None = None
     speed: int
     round_trip_us: int
 
@@ -126,7 +131,7 @@ class Sampler:
         Weights are free slots times speed. `round-robin` takes the next of a shuffled ring in
         which each device stands as often as it has slots.
         """
-        free_here = [own for own in eligible if own.is_self and (own.slots_free or 0) > 0]
+        free_here = [own for own in eligible if own.is_self and _starts_at_once(own)]
         if free_here:
             return free_here  # it starts here before an offer would have come back
         urgent = contract.priority >= URGENT_PRIORITY
@@ -172,6 +177,10 @@ def choose(strategy: Strategy, accepted: Sequence[Acceptance]) -> Acceptance:
             return min(accepted, key=_time_to_start_us)
         case Strategy.ROUND_ROBIN:
             return accepted[0]
+
+
+def _starts_at_once(candidate: Candidate) -> bool:
+    return (candidate.slots_free or 0) > 0 and candidate.workers_free != 0
 
 
 def _capacity_weight(candidate: Candidate) -> int:

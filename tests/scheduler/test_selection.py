@@ -57,6 +57,16 @@ def test_a_free_device_runs_its_own_tasks_and_a_full_one_asks_others() -> None:
     assert len(sampler.sample(contract(), [*others, full])) == 2
 
 
+def test_a_device_whose_workers_are_busy_asks_others_though_it_has_room_to_queue() -> None:
+    sampler = Sampler(rng=Random(1))
+    others = [candidate(number) for number in range(1, 6)]
+
+    busy = candidate(9, is_self=True, slots_free=3, workers_free=0)
+    assert len(sampler.sample(contract(), [*others, busy])) == 2
+    idle = candidate(9, is_self=True, slots_free=3, workers_free=1)
+    assert sampler.sample(contract(), [*others, idle]) == [idle]
+
+
 @pytest.mark.parametrize(("priority", "count"), [(0, 2), (1, 2), (2, 3)])
 @pytest.mark.parametrize("strategy", Strategy)
 def test_two_different_devices_are_asked_and_three_when_it_is_urgent(
