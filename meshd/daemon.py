@@ -80,6 +80,7 @@ from wire.signed import encode_body
 
 GOODBYE_S = 1.0
 STOP_S_MAX = 4.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = structlog.get_logger()
 
@@ -157,16 +158,22 @@ async def _run(
         config=config, keys=keys, seed=seed, options=options, store=store, defects=defects
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_stop_on_signal, daemon.stop)
+        nursery.start_soon(_stop_on_signal, daemon)
         await daemon.run()
         nursery.cancel_scope.cancel()
 
 
-async def _stop_on_signal(stop: Callable[[], None]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for number in signals:
-            log.info("daemon.signalled", signal=signal.Signals(number).name)
-            stop()
+async def _stop_on_signal(daemon: Daemon) -> None:
+    try:
+        with trio.open_signal_receiver(*STOP_SIGNALS) as signals:
+            async for number in signals:
+                log.info("daemon.signalled", signal=signal.Signals(number).name)
+                daemon.stop()
+    finally:
+        if daemon.is_stopping:
+            # From here on the process only ends: a second Ctrl-C must not make that look a failure.
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
 
 
 class Daemon:
@@ -196,6 +203,11 @@ class Daemon:
         self._starting: trio.CancelScope | None = None
         self._links: Links | None = None
         self._writer: Writer | None = None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was asked to stop, or cannot go on."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Begin to stop; `run` returns within five seconds."""

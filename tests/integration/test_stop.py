@@ -120,6 +120,16 @@ def test_two_signals_are_no_more_than_one(daemons: Daemons) -> None:
     assert_calm(device)
 
 
+def test_an_impatient_person_gets_the_same_clean_end(daemons: Daemons) -> None:
+    device = daemons.start("cellar")
+    await_ready(device)
+    while device.is_running:
+        device.process.send_signal(signal.SIGINT)
+        time.sleep(0.005)  # a hundred more on the way, at whatever point of the end
+    assert device.process.returncode == 0
+    assert_calm(device)
+
+
 def test_a_signal_before_it_is_ready_stops_it_too(daemons: Daemons) -> None:
     device = daemons.start("shed")
     until(lambda: device.home.joinpath("mesh.db").exists(), "no store was made", device)
