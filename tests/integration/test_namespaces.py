@@ -107,3 +107,20 @@ def test_a_cut_cable_is_noticed_and_the_link_comes_back_by_itself(
     run_across(second, first, b"and back")
     for device in pair:
         assert_calm(device)
+
+
+def test_devices_whose_addresses_all_changed_find_each_other_on_the_network(
+    daemons: Daemons, pair: tuple[Device, Device]
+) -> None:
+    ports = [device.port for device in pair]
+    for device in pair:
+        device.kill()
+    for device in pair:  # what each remembers of the other is out of date
+        device.environ = {"MESHD_MDNS__ENABLED": "true"}
+        daemons.restart(device)
+    await_ready(*pair)
+    assert all(device.port != port for device, port in zip(pair, ports, strict=True))
+    await_linked(*pair)
+    run_across(*pair, b"found")
+    for device in pair:
+        assert_calm(device)
