@@ -39,12 +39,6 @@ from wire.signed import Signed, encode_body, sign
 
 PING = "/ipfs/ping/1.0.0"
 OTHER_PROTOCOL = ProtocolRange(9, 9)
-GARBAGE = {
-    "HTTP": b"GET / HTTP/1.1\r\nHost: meshd\r\n\r\n",
-    "zeroes": bytes(4_096),
-    "ones": b"\xff" * 100_000,
-    "half a greeting": b"\x13/multistream/1.0.0\n",
-}
 
 
 @dataclass(slots=True)
@@ -288,16 +282,3 @@ async def more_of(stream: Stream) -> bytes:
     if not received:
         raise StreamBroken("ended")
     return received
-
-
-@pytest.mark.parametrize("kind", GARBAGE)
-async def test_garbage_on_the_port_is_hung_up_on(daemon: Device, kind: str) -> None:
-    with trio.fail_after(PATIENCE_S):
-        connection = await trio.open_tcp_stream("127.0.0.1", daemon.port)
-        async with connection:
-            try:
-                await connection.send_all(GARBAGE[kind])
-                while await connection.receive_some():
-                    pass
-            except trio.BrokenResourceError:
-                pass  # reset, which is an end as well
