@@ -6,6 +6,7 @@ Every error is one line that names the source, the key and what is allowed.
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import socket
 import tomllib
@@ -26,6 +27,8 @@ ENVIRONMENT_PREFIX = "MESHD_"
 CONFIG_VARIABLE = "MESHD_CONFIG"
 LEASES_VARIABLES = ("MAX_CONCURRENT_TASKS_PER_NODE", "MAX_ACTIVE_TASK_ATTACHMENTS_PER_NODE")
 FILE_BYTES_MAX = 1 << 20
+# With these it is the home that is none, which is told as such where it is opened.
+_NO_HOME = frozenset({errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
 
 _SECRET_KEYS = frozenset({"join"})
 _SHOWN_CHARACTERS = 60
@@ -100,6 +103,8 @@ class Layers:
                 raise ConfigError(f"{file}: no such file") from error
             return
         except OSError as error:
+            if not is_needed and error.errno in _NO_HOME:
+                return
             raise ConfigError(f"{file}: cannot be read: {error.strerror}") from error
         if len(content) > FILE_BYTES_MAX:
             raise ConfigError(f"{file}: longer than {FILE_BYTES_MAX} bytes")

@@ -1,7 +1,7 @@
 """`meshd start`: from flags, environment and file to a running daemon.
 
-The daemon and all that it needs is imported when it starts, so that `--help` and a wrong flag are
-answered at once.
+The daemon and all that it needs is imported when nothing stands in its way any more, so that
+`--help`, a wrong setting and a home in use are answered at once.
 """
 
 from __future__ import annotations
@@ -89,7 +89,6 @@ def start(
     import structlog
 
     from meshd.config_layers import CONFIG_VARIABLE, load_config
-    from meshd.daemon import StartOptions, run_daemon
     from meshd.home import Home, lock_home, open_home
     from meshd.keyfile import load_or_create_seed, read_passphrase
     from meshd.logs import LogOptions, logging_to
@@ -110,6 +109,9 @@ def start(
     lock = lock_home(open_home(home.path))
     try:
         seed = load_or_create_seed(home.key, passphrase, may_create=not home.database.exists())
+        # It takes a second to import, and libp2p, which it imports, must be there before logging.
+        from meshd.daemon import StartOptions, run_daemon
+
         log = config.log
         with logging_to(
             LogOptions(
