@@ -136,11 +136,18 @@ class MeshGroup(click.Group):
             code = Exit.USAGE
         except (CommandFailed, click.ClickException) as error:
             failed = (
-                error if isinstance(error, CommandFailed) else failure_of(error, is_of_task=False)
+                error
+                if isinstance(error, CommandFailed)
+                else failure_of(error, is_of_task=self._is_of_task(given))
             )
             report(failed, name=name, is_json=wants_json(given))
             code = failed.exit_code
         sys.exit(code if isinstance(code, int) else Exit.DONE)
+
+    def _is_of_task(self, given: Sequence[str]) -> bool:
+        """Say which exit codes are meant where the words before the command are wrong."""
+        named = next((word for word in given if word in self.commands), "")
+        return isinstance(self.commands.get(named), TaskCommand)
 
 
 def duration_us(least: int, most: int) -> OptionCallback:

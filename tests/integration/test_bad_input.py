@@ -361,6 +361,8 @@ def test_a_name_that_is_empty_is_usage(device: Device, words: str) -> None:
     code = 100 if words == "wait" else 2
     typed("meshctl", words, "", home=device.home).complaint(code, "it is empty")
     typed("meshctl", words, "x", "--home", "").complaint(code, "it is empty")
+    typed("meshctl", "--home", "", words, "x").complaint(code, "it is empty")
+    typed("meshctl", "--output", "xml", words, "x").complaint(code, "'xml' is not one of")
 
 
 def test_the_beginning_of_an_id_must_be_of_one_task_only(device: Device) -> None:
