@@ -95,6 +95,17 @@ def is_connected(process: subprocess.Popen[bytes]) -> bool:
     return bool(psutil.Process(process.pid).net_connections("unix"))
 
 
+def await_asleep(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a command has read all that it was told, and waits for more."""
+    looks: list[str] = []
+
+    def is_asleep() -> bool:
+        looks.append(psutil.Process(process.pid).status())
+        return looks[-3:] == [psutil.STATUS_SLEEPING] * 3
+
+    until(is_asleep, "the command never waited")
+
+
 def running_task(device: Device) -> str:
     """Return the newest task when it runs."""
 
@@ -287,8 +298,13 @@ def test_ctrl_c_leaves_the_task_running_and_names_it(
 ) -> None:
     with typing(device, "submit", SPIN, *ENDLESS, *json_words) as process:
         task = running_task(device)
-        process.send_signal(signal.SIGINT)
-        code, stdout, stderr = end_of(process)
+        try:
+            await_asleep(process)
+            process.send_signal(signal.SIGINT)
+            code, stdout, stderr = end_of(process)
+            assert device.task(task)["state"] == "executing"
+        finally:  # it has the only worker: without an end nothing else would run
+            device.ask("cancel", task=task)
     assert code == 110
     assert stderr.splitlines() == [
         "meshctl: interrupted",
@@ -298,8 +314,6 @@ def test_ctrl_c_leaves_the_task_running_and_names_it(
         assert json.loads(stdout)["error"]["code"] == "interrupted"
     else:
         assert stdout == ""
-    assert device.task(task)["state"] == "executing"
-    device.ask("cancel", task=task)
 
 
 def test_tasks_outlive_a_daemon_that_goes_away_while_they_are_awaited(daemons: Daemons) -> None:
