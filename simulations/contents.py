@@ -42,6 +42,7 @@ class Bench:
     transfers: Transfers
     workers: Workers
     seed: int
+    speed_permille: int
     deliver: Callable[[Event], None]
     later: Callable[[int, Action], None]
     of_this_boot: Callable[[Action], Action]
@@ -51,6 +52,7 @@ class Contents:
     """Fetches and executions of one device."""
 
     def __init__(self, bench: Bench) -> None:
+        self.slowdown = 1  # of the runs that begin from now on
         self._bench = bench
         self._active: dict[RunId, Execute] = {}
 
@@ -58,6 +60,10 @@ class Contents:
         """Forget what was under way: the process died."""
         self._active.clear()
         self._bench.workers.clear()
+
+    def set_paused(self, is_paused: bool) -> None:
+        """Let all programs stand still, or go on where they stood."""
+        self._bench.workers.set_paused(is_paused)
 
     @property
     def active_count(self) -> int:
@@ -162,8 +168,15 @@ class Contents:
         except CannotUnseal as error:
             self._fail(wanted, ExecutionFailure.INPUT_UNREADABLE, str(error))
             return
-        speed_permille = drawn_speed_permille(self._bench.seed, wanted.run, self._bench.index)
-        ended = foresee(module, plaintext, index, wanted.limits, speed_permille=speed_permille)
+        drawn_permille = drawn_speed_permille(self._bench.seed, wanted.run, self._bench.index)
+        ended = foresee(
+            module,
+            plaintext,
+            index,
+            wanted.limits,
+            speed_permille=max(1, drawn_permille * self._bench.speed_permille // 1_000),
+            slowdown=self.slowdown,
+        )
         self._bench.workers.start(wanted.run, ended, partial(self._end, wanted, batch_key))
 
     def _end(self, wanted: Execute, batch_key: bytes, ended: Ended) -> None:

@@ -1,8 +1,10 @@
 """A simulated disk: what a node persisted, and what a crash leaves of it.
 
 Rows written are not durable until the disk is synced; whatever waits for them waits for the sync. A
-crash between the two keeps them (the process died, the kernel wrote them out), loses them (the
-power failed), or loses the whole disk: then the store is another one, with another id.
+crash between the two keeps them (the process died, the kernel wrote them out), loses them or the
+last of them (the power failed), or loses the whole disk: then the store is another one, with
+another id. Rows of one write are kept or lost together, as the frames of a transaction in SQLite's
+write-ahead log are: a torn one does not count.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from wire.effects import Row
 from wire.ids import StoreId
@@ -20,6 +23,7 @@ class DiskFate(enum.StrEnum):
 
     KEEP = "keep"
     LOSE_UNSYNCED = "lose_unsynced"
+    TORN_TAIL = "torn_tail"  # of what was not synced, the first few writes are left
     LOSE_ALL = "lose_all"
 
 
@@ -33,6 +37,14 @@ class RowForm:
     def thaw(self, row: Row) -> Row:
         """Return the row that the disk gives back."""
         return row
+
+
+@dataclass(frozen=True, slots=True)
+class DiskImage:
+    """What was durable at one moment: the store's id and its rows, in order, as they were kept."""
+
+    store: StoreId
+    rows: tuple[Row, ...]
 
 
 class Disk:
@@ -77,15 +89,36 @@ class Disk:
         )
         return tuple(self._form.thaw(row) for row, _ in zip(found, range(limit), strict=False))
 
-    def crash(self, fate: DiskFate) -> None:
-        """Leave what `fate` leaves."""
+    def crash(self, fate: DiskFate, *, torn_kept_count: int = 0) -> None:
+        """Leave what `fate` leaves: of a torn tail the first `torn_kept_count` writes."""
         if fate is DiskFate.LOSE_ALL:
             self._durable.clear()
             self.store = self._new_store()
-        if fate is DiskFate.KEEP:
-            for rows in self._unsynced:
-                self._apply(rows)
+        kept_count = {DiskFate.KEEP: self.unsynced_count, DiskFate.TORN_TAIL: torn_kept_count}
+        for _ in range(min(self.unsynced_count, kept_count.get(fate, 0))):
+            self.sync_next()
         self._unsynced.clear()
+
+    # Backups.
+
+    def snapshot(self) -> DiskImage:
+        """Return what is durable now, as a consistent copy of the database has it."""
+        return DiskImage(self.store, tuple(self._durable.values()))
+
+    def restore(self, image: DiskImage, *, is_block_level: bool) -> None:
+        """Bring back what was durable once, and forget everything since.
+
+        A copy of the file is another file, so the store gets another id and the device votes on
+        nothing that the old one was named for (`meshd.store_identity`). A rollback below the file
+        system, of a virtual machine's disk say, leaves no such trace: the id comes back too, and
+        with it the right to vote again on what was voted on already. Raises ValueError while
+        writes wait: a process still has the file open.
+        """
+        if self._unsynced:
+            raise ValueError(f"{self.unsynced_count} writes wait: the process has not ended")
+        self.store = image.store if is_block_level else self._new_store()
+        self._durable.clear()
+        self._apply(image.rows)
 
     def _apply(self, rows: tuple[Row, ...]) -> None:
         for row in rows:

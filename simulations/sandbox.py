@@ -2,7 +2,7 @@
 
 A simulated module is a text that says how long it works and how it ends. Its output is a hash of
 module, input and index, stretched: equal on every device, as a real one's is. How long a run takes
-is drawn from (seed, run, device).
+is drawn from (seed, run, device), and depends on how fast the device is.
 """
 
 from __future__ import annotations
@@ -69,13 +69,22 @@ def output_of(module: bytes, plaintext: bytes, index: int) -> bytes:
 
 
 def foresee(
-    module: bytes, plaintext: bytes, index: int, limits: Limits, *, speed_permille: int
+    module: bytes,
+    plaintext: bytes,
+    index: int,
+    limits: Limits,
+    *,
+    speed_permille: int,
+    slowdown: int = 1,
 ) -> Ended:
-    """Return how a run will end on a device of this speed. The module must be one of ours."""
+    """Return how a run will end at this speed, `slowdown` times slower. The module is one of ours.
+
+    Fuel does not depend on the speed, wall time does: a run that is too slow is ended.
+    """
     program = program_of(module)
     if program is None:
         raise ValueError("not a simulated module")
-    wall_us = program.work_us * 1_000 // speed_permille
+    wall_us = program.work_us * 1_000 * slowdown // speed_permille
     fuel = program.work_us * FUEL_PER_US
     if wall_us > limits.wall_us:
         return Ended(status=ExecutionStatus.OUT_OF_TIME, wall_us=limits.wall_us)
@@ -100,25 +109,31 @@ def drawn_speed_permille(seed: int, run: RunId, device: int) -> int:
     return SPREAD_MIN_PERMILLE + seed_number(seed, *purpose) % SPREAD_PERMILLE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class _Job:
     run: RunId
     ended: Ended
     done: Callable[[Ended], None]
+    left_us: int
+    due_us: int | None = None  # None while it waits or stands still
 
 
 class Workers:
     """The workers of one device: each runs one program at a time, the others wait in order."""
 
-    def __init__(self, count: int, later: Callable[[int, Action], None]) -> None:
+    def __init__(
+        self, count: int, later: Callable[[int, Action], None], now_us: Callable[[], int]
+    ) -> None:
         self._count = count
         self._later = later
+        self._now_us = now_us
+        self._is_paused = False
         self._waiting: deque[_Job] = deque()
         self._running: dict[RunId, _Job] = {}
 
     def start(self, run: RunId, ended: Ended, done: Callable[[Ended], None]) -> None:
         """Run a program when a worker is free; `done` hears how it ended unless it is killed."""
-        self._waiting.append(_Job(run, ended, done))
+        self._waiting.append(_Job(run, ended, done, ended.wall_us))
         self._next()
 
     def kill(self, run: RunId) -> None:
@@ -132,14 +147,30 @@ class Workers:
         self._waiting.clear()
         self._running.clear()
 
+    def set_paused(self, is_paused: bool) -> None:
+        """Let all programs stand still, or go on where they stood."""
+        if is_paused == self._is_paused:
+            return
+        self._is_paused = is_paused
+        for job in self._running.values():
+            if not is_paused:
+                self._go_on(job)
+            elif job.due_us is not None:
+                job.left_us, job.due_us = job.due_us - self._now_us(), None
+
     def _next(self) -> None:
         while self._waiting and len(self._running) < self._count:
             job = self._waiting.popleft()
             self._running[job.run] = job
-            self._later(job.ended.wall_us, partial(self._end, job))
+            if not self._is_paused:
+                self._go_on(job)
 
-    def _end(self, job: _Job) -> None:
-        if self._running.get(job.run) is job:
+    def _go_on(self, job: _Job) -> None:
+        job.due_us = self._now_us() + job.left_us
+        self._later(job.left_us, partial(self._end, job, job.due_us))
+
+    def _end(self, job: _Job, due_us: int) -> None:
+        if self._running.get(job.run) is job and job.due_us == due_us:
             del self._running[job.run]
             self._next()
             job.done(job.ended)
