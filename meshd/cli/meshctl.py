@@ -9,7 +9,8 @@ from __future__ import annotations
 import click
 
 from meshd.cli.completion import completion_of
-from meshd.cli.grammar import MeshGroup, examples, obey_pipes
+from meshd.cli.further import OpenGroup
+from meshd.cli.grammar import examples, obey_pipes
 from meshd.cli.mesh import find, invite, peer, peers, status
 from meshd.cli.receipts import receipt, verify
 from meshd.cli.streams import prepare_streams
@@ -19,7 +20,7 @@ from meshd.cli.tasks import cancel, result, task, tasks, wait
 
 @click.group(
     "meshctl",
-    cls=MeshGroup,
+    cls=OpenGroup,
     epilog=examples(
         "meshctl status",
         "meshctl submit wc.wasm --input README.md",

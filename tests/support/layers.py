@@ -33,6 +33,7 @@ SHELLS = frozenset(
         "meshd.cli.completion",
         "meshd.cli.files",
         "meshd.cli.following",
+        "meshd.cli.further",
         "meshd.cli.grammar",
         "meshd.cli.mesh",
         "meshd.cli.meshctl",
