@@ -2,52 +2,110 @@
 how the host stepped through it.
 
 Lines are JSON objects sorted by (time, node, sequence), where each node counts its own lines. The
-digest over them is what two runs of the same seed must agree on.
+digest over them is what two runs of the same seed must agree on. Time only goes on, so the lines of
+a moment are complete when the next one begins: then they are sorted, hashed and, at level FULL,
+kept. That costs as much memory as the lines have bytes, and at level DIGEST none.
 """
 
 from __future__ import annotations
 
-import json
+import enum
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
+import msgspec
 from blake3 import blake3
 from msgspec import Struct
 
 Field: TypeAlias = str | int | bool | None
 
 _ID_BYTES = 6
+_HASHED_LINES_COUNT = 256  # hashed in one go: a call costs more than the bytes of a line
 WORLD = -1  # the node of lines that belong to no node: faults, steps of the scenario
 
 
-class TraceLog:
-    """Collects the lines of one run and counts what they are about."""
+class TraceLevel(enum.StrEnum):
+    """How much of a trace is kept. The digest does not depend on it, except that OFF has none."""
 
-    def __init__(self) -> None:
+    FULL = "full"
+    DIGEST = "digest"
+    OFF = "off"  # what happened is counted, no more
+
+
+class TraceLog:
+    """Takes the lines of one run, in the order of time, and counts what they are about."""
+
+    def __init__(self, level: TraceLevel = TraceLevel.FULL) -> None:
+        self.level = level
         self.counts: Counter[str] = Counter()
-        self._sequences: Counter[int] = Counter()
-        self._lines: list[tuple[int, int, int, str, Mapping[str, Field]]] = []
+        self._is_off = level is TraceLevel.OFF
+        self._is_full = level is TraceLevel.FULL
+        self._time_us = 0
+        self._moment: list[tuple[int, int, bytes]] = []  # the lines of `_time_us`
+        self._sequences: dict[int, int] = {}
+        self._unhashed: list[bytes] = []
+        self._hasher = blake3()
+        self._kept: list[bytes] = []
 
     def add(self, time_us: int, node: int, event: str, fields: Mapping[str, Field]) -> None:
-        """Note that `event` happened at a node, WORLD for none."""
+        """Note that `event` happened at a node, WORLD for none.
+
+        Raises ValueError if something later was noted already.
+        """
         self.counts[event] += 1
-        self._sequences[node] += 1
-        self._lines.append((time_us, node, self._sequences[node], event, fields))
+        if self._is_off:
+            return
+        if time_us != self._time_us:
+            self._begin(time_us)
+        sequence = self._sequences[node] = self._sequences.get(node, 0) + 1
+        line = {"time_us": time_us, "node": node, "sequence": sequence, "event": event, **fields}
+        self._moment.append((node, sequence, _encode(line)))
+
+    def add_handled(self, time_us: int, node: int, event: Struct) -> None:
+        """Note that a node is about to handle `event`."""
+        name = _name_of(type(event))
+        self.add(time_us, node, name, _NO_FIELDS if self._is_off else summary(event))
 
     def lines(self) -> Iterator[str]:
-        """Yield the canonical lines, one JSON object each."""
-        ordered = sorted(self._lines, key=lambda line: line[:3])
-        for time_us, node, sequence, event, fields in ordered:
-            head = {"time_us": time_us, "node": node, "sequence": sequence, "event": event}
-            yield json.dumps(head | dict(sorted(fields.items())), separators=(",", ":"))
+        """Yield the canonical lines, one JSON object each. Raises LookupError if none were kept."""
+        if not self._is_full:
+            raise LookupError(f"the lines of a trace at level {self.level} are not kept")
+        for line in [*self._kept, *self._of_this_moment()]:
+            yield line.decode()
 
     def digest(self) -> str:
-        """Return the BLAKE3 digest of the canonical lines, in hexadecimal."""
-        hasher = blake3()
-        for line in self.lines():
-            hasher.update(line.encode() + b"\n")
+        """Return the BLAKE3 digest of the canonical lines, each with its newline, in hexadecimal.
+
+        Raises LookupError at level OFF.
+        """
+        if self._is_off:
+            raise LookupError("a trace that is off has no digest")
+        self._hash()
+        hasher = self._hasher.copy()
+        hasher.update(_text(self._of_this_moment()))
         return hasher.hexdigest()
+
+    def _begin(self, time_us: int) -> None:
+        """Take leave of the moment before: nothing more happens in it."""
+        if time_us < self._time_us:
+            raise ValueError(f"{time_us} us is past, the trace is at {self._time_us} us")
+        self._time_us = time_us
+        lines = self._of_this_moment()
+        self._moment.clear()
+        self._unhashed += lines
+        if self._is_full:
+            self._kept += lines
+        if len(self._unhashed) >= _HASHED_LINES_COUNT:
+            self._hash()
+
+    def _hash(self) -> None:
+        self._hasher.update(_text(self._unhashed))
+        self._unhashed.clear()
+
+    def _of_this_moment(self) -> list[bytes]:
+        self._moment.sort()
+        return [line for _, _, line in self._moment]
 
 
 def summary(struct: Struct) -> dict[str, Field]:
@@ -56,14 +114,37 @@ def summary(struct: Struct) -> dict[str, Field]:
     Ids are cut to their beginning. Nothing that differs between processes may come in, so no
     `repr` and no `hash`.
     """
-    return {name: _plain(getattr(struct, name)) for name in struct.__struct_fields__}
+    fields: dict[str, Field] = {}
+    for name in struct.__struct_fields__:
+        value = getattr(struct, name)
+        if type(value) is bytes:  # nearly all are peers
+            fields[name] = value[:_ID_BYTES].hex()
+        else:
+            fields[name] = _plain(value)
+    return fields
 
 
 def _plain(value: object) -> Field:
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, int):
         return value
-    if isinstance(value, str):  # enumerations of text too
-        return str(value)
     if isinstance(value, bytes):
         return value[:_ID_BYTES].hex()
+    if isinstance(value, str):  # enumerations of text too
+        return str(value)
     return type(value).__name__
+
+
+def _name_of(kind: type[Struct]) -> str:
+    name = _names.get(kind)
+    if name is None:
+        name = _names[kind] = f"event.{kind.__name__}"
+    return name
+
+
+def _text(lines: list[bytes]) -> bytes:
+    return b"".join([line + b"\n" for line in lines])
+
+
+_NO_FIELDS: Mapping[str, Field] = {}
+_names: dict[type[Struct], str] = {}
+_encode = msgspec.json.Encoder().encode
