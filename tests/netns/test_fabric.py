@@ -29,6 +29,7 @@ from support.netns_leftovers import namespaces_of, sweep
 
 GROUP, PORT = "239.255.77.78", 4777
 SOON_S, NEVER_S = 5.0, 0.2
+ARP_S = 3.5  # three questions, a second each, go unanswered
 DELAY = Delay(latency_us=30_000, jitter_us=20_000)
 TESTS = Path(__file__).parent.parent
 
@@ -151,6 +152,22 @@ def test_a_connection_is_told_nothing_of_a_cut_and_goes_on_after_it(four: Fabric
         four.heal()
         there.settimeout(SOON_S)
         assert there.recv(100) == b"are you there"
+
+
+def test_only_who_knows_its_neighbours_for_good_is_told_nothing() -> None:
+    def dial() -> None:
+        network.inside(0, lambda: socket.create_connection((network.host(1), PORT), ARP_S))
+
+    with fabric(2) as network:
+        network.split((0,))
+        with pytest.raises(OSError, match="No route to host"):
+            dial()
+        network.pin_neighbours()
+        with pytest.raises(TimeoutError):
+            dial()
+        network.heal()
+        with pytest.raises(ConnectionRefusedError):
+            dial()
 
 
 def test_a_blackhole_tells_the_sender_at_once(four: Fabric) -> None:

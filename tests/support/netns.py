@@ -144,6 +144,19 @@ class Fabric:
         (counter,) = (one["counter"] for one in json.loads(listed)["nftables"] if "counter" in one)
         return int(counter["packets"])
 
+    def pin_neighbours(self) -> None:
+        """Let every node know for good where the others are, as if a router lay between them.
+
+        Without it, whoever is cut off on a LAN is told "no route to host" after some seconds of
+        asking for the other's hardware address; with it, what is sent is never heard of again.
+        """
+        for node in range(self.nodes_count):
+            others = (other for other in range(self.nodes_count) if other != node)
+            pinned = (f"{self.host(other)} lladdr {_hardware(other)}" for other in others)
+            self._ip(
+                node, *(f"neigh replace {one} dev {INTERFACE} nud permanent" for one in pinned)
+            )
+
     # --- what a node feels -----------------------------------------------------------------------
 
     def blackhole(self, node: int, others: Iterable[int]) -> None:
@@ -243,6 +256,7 @@ class Fabric:
         self._ip(
             node,
             "link set lo up",
+            f"link set {INTERFACE} address {_hardware(node)}",
             f"address add {self.host(node)}/24 dev {INTERFACE}",
             f"link set {INTERFACE} up",
         )
@@ -336,6 +350,10 @@ def run(*command: str, stdin: str = "") -> str:
 def _batch(tool: str, namespace: str, *commands: str) -> None:
     """Have `ip` or `tc` carry out commands in a namespace."""
     run(tool, "-n", namespace, "-batch", "-", stdin="".join(f"{one}\n" for one in commands))
+
+
+def _hardware(node: int) -> str:
+    return f"02:00:00:00:00:{node:02x}"  # "02": assigned by whoever runs the network
 
 
 def _port(node: int) -> str:

@@ -1,0 +1,116 @@
+"""A mesh of real daemons is split for a minute, with work before, during and after."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from support.daemons import Daemons
+from support.netns import fabric
+from support.netns_errands import (
+    Errand,
+    assert_verified,
+    await_decided,
+    done,
+    echoes,
+    picture,
+)
+from support.netns_measured import measured
+from support.netns_mesh import RealMesh
+
+pytestmark = pytest.mark.minutes
+
+SPLIT_S = 60.0
+NOTICED_S_MAX = 25.0
+WHOLE_S_MAX = 30.0
+DECIDED_S_MAX = 90.0
+
+
+@pytest.mark.parametrize(
+    ("nodes_count", "is_told"), [(3, True), (5, False), (10, True)], ids=["3", "5", "10"]
+)
+def test_both_sides_of_a_split_work_on_and_grow_together_again(
+    nodes_count: int, is_told: bool, daemons: Daemons, tmp_path: Path
+) -> None:
+    with fabric(nodes_count) as network:
+        mesh = RealMesh(network, daemons)
+        mesh.grow()
+        if not is_told:
+            network.pin_neighbours()
+        split_and_heal(mesh, tmp_path / "receipts")
+        mesh.assert_calm()
+
+
+def split_and_heal(mesh: RealMesh, receipts: Path) -> None:
+    """Split a mesh in two for a minute, with work on both sides, and see it come to its end."""
+    count = len(mesh.devices)
+    left, right = tuple(range(count // 2)), tuple(range(count // 2, count))
+    first, others = mesh.devices[0], [mesh.devices[node] for node in right]
+    boss, worker = others[0], others[-1]
+
+    # Before: each side works for the other when the cable breaks.
+    caught = [picture(first, at=worker), picture(boss, at=first)]
+    mesh.network.split(left)
+    split_s = time.monotonic()
+
+    # Nobody has noticed yet: some of this may be offered to devices that are out of reach.
+    own = [*echoes(first, 6, "at once"), *echoes(boss, 6, "at once")]
+    measured_s = mesh.await_cut(left, right, NOTICED_S_MAX)
+    measured(f"{count} devices: a split was seen by all after", measured_s)
+
+    # Both sides take on work and do it, and take on what only the other side may do.
+    own += [*echoes(first, 6, "on our own"), *echoes(boss, 6, "on our own")]
+    waiting = [*echoes(first, 2, "later", at=worker), *echoes(boss, 2, "later", at=first)]
+
+    # A device dies in the middle of a task, and comes back into the half that it left.
+    own.append(picture(boss, at=worker))
+    worker.kill()
+    time.sleep(2)
+    mesh.restart(right[-1])
+    # So does one that has promised work to people.
+    first.kill()
+    mesh.restart(left[0])
+
+    await_decided(own, within_s=split_s + SPLIT_S - time.monotonic())
+    before = [done(errand) for errand in own]
+    here, there = ({mesh.devices[node].name for node in side} for side in (left, right))
+    for errand, known in zip(own, before, strict=True):
+        side = here if errand.device.name in here else there
+        assert known.executor_name in side
+    assert not any(errand.is_decided for errand in waiting)
+
+    time.sleep(max(0.0, split_s + SPLIT_S - time.monotonic()))
+    assert mesh.network.lost_count() > 0
+    mesh.network.heal()
+    healed_s = time.monotonic()
+    whole_s = mesh.await_whole(WHOLE_S_MAX)
+    everything = [*caught, *own, *waiting, *echoes(first, 3, "again", at=worker)]
+    await_decided(everything, DECIDED_S_MAX)
+    measured(f"{count} devices: all saw all after the heal after", whole_s)
+    measured(
+        f"{count} devices: all {len(everything)} tasks were decided after the heal after",
+        time.monotonic() - healed_s,
+    )
+    assert_one_end_each(everything, receipts)
+    assert [
+        done(errand) for errand in own
+    ] == before  # late results of the other side came to nothing
+    mesh.assert_one_mesh()
+
+
+def assert_one_end_each(everything: list[Errand], receipts: Path) -> None:
+    """Check that every task has one outcome, proven, which nothing changes any more."""
+    known = [done(errand) for errand in everything]
+    assert_verified(everything, receipts)
+    listed = {
+        device.name: [str(view["id"]) for view in device.ask("tasks")["tasks"]]
+        for device in {errand.device.name: errand.device for errand in everything}.values()
+    }
+    for name, tasks in listed.items():
+        accepted = [errand.task for errand in everything if errand.device.name == name]
+        assert sorted(tasks) == sorted(accepted)
+    is_picture = [errand.output is None for errand in everything]
+    assert len({one.result for one, drawn in zip(known, is_picture, strict=True) if drawn}) == 1
+    time.sleep(5)
+    assert [done(errand) for errand in everything] == known
