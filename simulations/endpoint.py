@@ -12,12 +12,19 @@ from wire.messages import Hello, Message
 class Carrier(Protocol):
     """What becomes of a message between two devices: nothing, or encoding and decoding."""
 
-    def pack(self, message: Message) -> object:
-        """Return what travels."""
+    def pack(self, message: Message) -> tuple[object, int]:
+        """Return what travels, and its bytes on the stream. Raises FrameTooLarge."""
         ...
 
     def unpack(self, packed: object) -> Message | None:
-        """Return the message that arrives, None for one that this version does not know."""
+        """Return the message that arrives, None for one that this version does not know.
+
+        Raises MalformedFrame for what no honest device sends.
+        """
+        ...
+
+    def corrupt(self, packed: object, fate: int) -> object:
+        """Return what arrives of `packed` when some of its bits, which `fate` decides, flip."""
         ...
 
 

@@ -1,93 +1,225 @@
 """The paths between simulated devices: how long a packet takes, and where none passes.
 
-What a packet suffers depends on (seed, origin, target, count on that lane) only.
+What a packet suffers depends on (seed, lane, origin, target, count on that lane) only. Faults are
+counted per ordered pair of devices: what was cut twice passes again once it was mended twice.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias, cast
 
 from msgspec import Struct
 
+from simulations.conditions import (
+    BytesPerSecond,
+    Conditions,
+    Datagrams,
+    DurationUs,
+    NodeIndex,
+    Permille,
+    RegionLink,
+    RegionName,
+)
+from simulations.errors import BadScenario
 from simulations.seeds import packet_fate, seed_number, splitmix64
 from wire.ids import PeerId
 
 LOSSES_IN_A_ROW_MAX = 6
+LOSS_PERMILLE_MAX = 1_000
 
 LANE_MESSAGE = 0
 LANE_DIAL = 1
 LANE_TRANSFER = 2
 LANE_GOSSIP = 3
 LANE_LOOKUP = 4
+LANE_DATAGRAM = 5
+LANES_COUNT = 6
+
+PeerPair: TypeAlias = tuple[PeerId, PeerId]  # origin, target
 
 
 class NetworkSettings(Struct, frozen=True, kw_only=True):
-    """How the network behaves when nothing is wrong with it. Latencies are one way."""
+    """How the network behaves when nothing is wrong with it. Latencies are one way.
 
-    latency_us: int = 5_000
-    jitter_us: int = 2_000
-    loss_permille: int = 0
-    retransmission_us: int = 200_000
-    keepalive_us: int = 30_000_000
-    dial_timeout_us: int = 10_000_000
-    bytes_per_second: int = 12_500_000
+    Devices without a region, or of two regions without a link of their own, have the paths that the
+    first fields describe.
+    """
+
+    latency_us: DurationUs = 5_000
+    jitter_us: DurationUs = 2_000
+    loss_permille: Permille = 0
+    bytes_per_second: BytesPerSecond | None = 12_500_000  # of each directed path; None: no limit
+    regions: dict[NodeIndex, RegionName] = {}
+    region_links: tuple[RegionLink, ...] = ()
+    datagrams: Datagrams | None = None  # instead of streams: for swarms that look at safety only
+    retransmission_us: DurationUs = 200_000
+    keepalive_us: DurationUs = 30_000_000
+    dial_timeout_us: DurationUs = 10_000_000
     links_max: int = 40
+    dials_max: int = 16  # of one device at a time
     queue_max: int = 4_096  # messages of one class that wait on one link; more are dropped
+    queue_bytes_max: tuple[int, int, int] = (1 << 20, 4 << 20, 2 << 20)  # by class
+
+
+class Path:
+    """One ordered pair of devices: what its packets suffer, and how many there were."""
+
+    __slots__ = (
+        "_base",
+        "_counts",
+        "_key",
+        "_retransmission_us",
+        "_worse",
+        "bytes_per_second",
+        "jitter_us",
+        "latency_us",
+        "loss_permille",
+        "lost_count",
+    )
+
+    def __init__(self, key: int, base: Conditions, retransmission_us: int) -> None:
+        self.lost_count = 0
+        self._key = key
+        self._base = base
+        self._retransmission_us = retransmission_us
+        self._counts = [0] * LANES_COUNT
+        self.worsen(())
+
+    def worsen(self, worse: Iterable[Conditions]) -> None:
+        """Let exactly these conditions hold on top of what the path is by itself."""
+        conditions = [self._base, *worse]
+        self.latency_us = sum(one.latency_us for one in conditions)
+        self.jitter_us = sum(one.jitter_us for one in conditions)
+        loss_permille = sum(one.loss_permille for one in conditions)
+        self.loss_permille = min(loss_permille, LOSS_PERMILLE_MAX)
+        caps = [one.bytes_per_second for one in conditions if one.bytes_per_second is not None]
+        self.bytes_per_second = min(caps, default=None)
+
+    def fate(self, lane: int) -> int:
+        """Return the 64 bits that decide what befalls the next packet of a lane."""
+        self._counts[lane] += 1
+        return splitmix64(self._key ^ (lane << 56 | self._counts[lane]))
+
+    def flight_us(self, fate: int) -> int:
+        """Return how long a packet with this fate takes if it is not lost."""
+        return self.latency_us + ((fate & 0xFFFF) * self.jitter_us >> 16) + 1
+
+    def delay_us(self, lane: int) -> int:
+        """Return how long the next packet of a lane takes, its retransmissions included."""
+        fate = self.fate(lane)
+        delay_us = self.latency_us + ((fate & 0xFFFF) * self.jitter_us >> 16) + 1
+        return delay_us + self._stall_us(fate) if self.loss_permille else delay_us
+
+    def _stall_us(self, fate: int) -> int:
+        stall_us = 0
+        for losses in range(LOSSES_IN_A_ROW_MAX):
+            fate = splitmix64(fate)
+            if (fate & 0xFFFF) * 1_000 >> 16 >= self.loss_permille:
+                break
+            self.lost_count += 1
+            stall_us += self._retransmission_us << losses  # RFC 6298, section 5.5: it doubles
+        return stall_us
 
 
 class Paths:
-    """Every ordered pair of devices: its latency, its losses, and whether it is cut."""
+    """Every ordered pair of devices: what its packets suffer, and whether it is cut or jammed.
+
+    Raises BadScenario for regions that do not fit together.
+    """
 
     def __init__(self, settings: NetworkSettings, *, seed: int) -> None:
         self.settings = settings
-        self.lost_count = 0
         self._seed = seed_number(seed, "network")
         self._indices: dict[PeerId, int] = {}
-        self._packets: Counter[tuple[int, int, int]] = Counter()
-        self._cut: set[tuple[PeerId, PeerId]] = set()
-        self._slowed_us: dict[tuple[PeerId, PeerId], int] = {}
+        self._paths: dict[PeerPair, Path] = {}
+        self._cuts: dict[PeerPair, int] = {}
+        self._jams: dict[PeerPair, int] = {}
+        self._worse: dict[PeerPair, list[Conditions]] = {}
+        self._usual = Conditions(
+            latency_us=settings.latency_us,
+            jitter_us=settings.jitter_us,
+            loss_permille=settings.loss_permille,
+            bytes_per_second=settings.bytes_per_second,
+        )
+        self._between = _between_regions(settings)
 
     def attach(self, peer: PeerId, index: int) -> None:
         """Add a device."""
         self._indices[peer] = index
 
+    @property
+    def lost_count(self) -> int:
+        """How many packets were lost, and sent again."""
+        return sum(path.lost_count for path in self._paths.values())
+
+    # What packets suffer.
+
+    def path(self, origin: PeerId, target: PeerId) -> Path:
+        """Return the path from one device to another: the same object every time."""
+        path = self._paths.get((origin, target))
+        if path is None:
+            path = self._paths[origin, target] = self._new_path(origin, target)
+        return path
+
+    def _new_path(self, origin: PeerId, target: PeerId) -> Path:
+        here, there = self._indices[origin], self._indices[target]
+        regions = self.settings.regions
+        between = regions.get(here), regions.get(there)
+        key = packet_fate(self._seed, 0, here, there, 0)
+        base = self._between.get(between, self._usual)
+        path = Path(key, base, self.settings.retransmission_us)
+        path.worsen(self._worse.get((origin, target), ()))
+        return path
+
     def delay_us(self, lane: int, origin: PeerId, target: PeerId) -> int:
         """Return how long the next packet of a lane takes, its retransmissions included."""
-        settings = self.settings
-        place = lane, self._indices[origin], self._indices[target]
-        self._packets[place] += 1
-        fate = packet_fate(self._seed, *place, self._packets[place])
-        delay_us = settings.latency_us + (fate & 0xFFFF) * settings.jitter_us // 0x10000 + 1
-        delay_us += self._slowed_us.get((origin, target), 0)
-        for losses in range(LOSSES_IN_A_ROW_MAX):
-            fate = splitmix64(fate)
-            if (fate & 0xFFFF) * 1_000 >> 16 >= settings.loss_permille:
-                break
-            self.lost_count += 1
-            delay_us += settings.retransmission_us << losses  # RFC 6298, section 5.5: it doubles
-        return delay_us
+        return self.path(origin, target).delay_us(lane)
 
     def round_trip_us(self, lane: int, origin: PeerId, target: PeerId) -> int:
         """Return how long the next packet and the answer to it take."""
         return self.delay_us(lane, origin, target) + self.delay_us(lane, target, origin)
 
+    # Where none passes.
+
+    def is_cut(self, origin: PeerId, target: PeerId) -> bool:
+        """Say whether packets from `origin` to `target` are lost."""
+        return (origin, target) in self._cuts
+
+    def is_jammed(self, origin: PeerId, target: PeerId) -> bool:
+        """Say whether packets from `origin` to `target` wait."""
+        return (origin, target) in self._jams
+
     def passes(self, origin: PeerId, target: PeerId) -> bool:
-        """Say whether packets get from `origin` to `target`."""
-        return (origin, target) not in self._cut
+        """Say whether packets get from `origin` to `target` now."""
+        return (origin, target) not in self._cuts and (origin, target) not in self._jams
 
     def is_whole(self, one: PeerId, other: PeerId) -> bool:
-        """Say whether packets get through both ways."""
-        return (one, other) not in self._cut and (other, one) not in self._cut
+        """Say whether packets get through both ways now."""
+        if not self._cuts and not self._jams:
+            return True
+        return self.passes(one, other) and self.passes(other, one)
 
-    def cut(self, origins: Iterable[PeerId], targets: Iterable[PeerId]) -> list[_Pair]:
-        """Let nothing pass from `origins` to `targets`; return the pairs, in order."""
-        target_list = list(targets)
-        pairs = [(one, other) for one in origins for other in target_list if one != other]
-        self._cut.update(pairs)
-        return pairs
+    def cuts(self) -> list[PeerPair]:
+        """Return the pairs that are cut, those first that were cut first."""
+        return list(self._cuts)
 
-    def split(self, groups: Sequence[Sequence[PeerId]]) -> list[_Pair]:
+    # Faults.
+
+    def cut(
+        self, pairs: Iterable[PeerPair] | Iterable[PeerId], targets: Iterable[PeerId] | None = None
+    ) -> list[PeerPair]:
+        """Lose all packets of these pairs; return those that were not cut before.
+
+        Or of all pairs from the first devices to `targets`.
+        """
+        if targets is not None:
+            to = list(targets)
+            origins = cast(Iterable[PeerId], pairs)
+            pairs = [(one, other) for one in origins for other in to if one != other]
+        return _begin(self._cuts, cast(Iterable[PeerPair], pairs))
+
+    def split(self, groups: Sequence[Sequence[PeerId]]) -> list[PeerPair]:
         """Let devices reach those of their own group only; who is in none is a group with them."""
         named = {peer for group in groups for peer in group}
         parts = [*groups, [peer for peer in self._indices if peer not in named]]
@@ -99,19 +231,96 @@ class Paths:
             for pair in self.cut(part, other)
         ]
 
-    def isolate(self, peer: PeerId) -> list[_Pair]:
-        """Cut one device off from all others."""
-        return self.split([[peer]])
-
     def slow(self, peer: PeerId, extra_us: int) -> None:
         """Add to the latency of everything that one device sends or receives."""
-        for other in self._indices:
-            self._slowed_us[peer, other] = self._slowed_us[other, peer] = extra_us
+        others = [other for other in self._indices if other != peer]
+        pairs = [(peer, other) for other in others] + [(other, peer) for other in others]
+        self.worsen(pairs, Conditions(latency_us=extra_us))
 
-    def heal(self) -> None:
-        """Let everything pass again, at the usual speed."""
-        self._cut.clear()
-        self._slowed_us.clear()
+    def mend(self, pairs: Iterable[PeerPair]) -> list[PeerPair]:
+        """End one cut of each pair; return those that are cut no more."""
+        return _end(self._cuts, pairs)
+
+    def jam(self, pairs: Iterable[PeerPair]) -> list[PeerPair]:
+        """Let all packets of these pairs wait; return those that were not jammed before."""
+        return _begin(self._jams, pairs)
+
+    def release(self, pairs: Iterable[PeerPair]) -> list[PeerPair]:
+        """End one jam of each pair; return those that are jammed no more."""
+        return _end(self._jams, pairs)
+
+    def worsen(self, pairs: Iterable[PeerPair], conditions: Conditions) -> None:
+        """Add to what packets of these pairs suffer."""
+        for pair in pairs:
+            self._worse.setdefault(pair, []).append(conditions)
+            self._apply(pair)
+
+    def better(self, pairs: Iterable[PeerPair], conditions: Conditions) -> None:
+        """Take away again what one `worsen` with equal conditions added; nothing, if none did."""
+        for pair in pairs:
+            worse = self._worse.get(pair, [])
+            if conditions in worse:
+                worse.remove(conditions)
+                self._apply(pair)
+            if not worse:
+                self._worse.pop(pair, None)
+
+    def heal(self) -> list[PeerPair]:
+        """End all faults, however often they were begun; return the pairs that were jammed."""
+        jammed, worsened = list(self._jams), list(self._worse)
+        self._cuts.clear()
+        self._jams.clear()
+        self._worse.clear()
+        for pair in worsened:
+            self._apply(pair)
+        return jammed
+
+    def _apply(self, pair: PeerPair) -> None:
+        path = self._paths.get(pair)
+        if path is not None:
+            path.worsen(self._worse.get(pair, ()))
 
 
-_Pair = tuple[PeerId, PeerId]
+def _begin(counts: dict[PeerPair, int], pairs: Iterable[PeerPair]) -> list[PeerPair]:
+    begun = []
+    for pair in pairs:
+        count = counts.get(pair, 0)
+        counts[pair] = count + 1
+        if count == 0:
+            begun.append(pair)
+    return begun
+
+
+def _end(counts: dict[PeerPair, int], pairs: Iterable[PeerPair]) -> list[PeerPair]:
+    """Count down; a pair that `heal` has ended already is left alone."""
+    ended = []
+    for pair in pairs:
+        count = counts.get(pair, 0)
+        if count > 1:
+            counts[pair] = count - 1
+        elif count == 1:
+            del counts[pair]
+            ended.append(pair)
+    return ended
+
+
+def _between_regions(
+    settings: NetworkSettings,
+) -> dict[tuple[str | None, str | None], Conditions]:
+    """Return what paths are like by the regions of their ends. Raises BadScenario."""
+    named = set(settings.regions.values())
+    between: dict[tuple[str | None, str | None], Conditions] = {}
+    for link in settings.region_links:
+        for region in (link.one, link.other):
+            if region not in named:
+                raise BadScenario(f"a link of region {region!r}, in which no device is")
+        if (link.one, link.other) in between:
+            raise BadScenario(f"two links between regions {link.one!r} and {link.other!r}")
+        conditions = Conditions(
+            latency_us=link.latency_us,
+            jitter_us=link.jitter_us,
+            loss_permille=link.loss_permille,
+            bytes_per_second=link.bytes_per_second,
+        )
+        between[link.one, link.other] = between[link.other, link.one] = conditions
+    return between

@@ -1,0 +1,139 @@
+"""Dials between simulated devices: what they cost, why they fail, and which of two links stays.
+
+A dial takes six round trips, and at its end both devices check each other's papers. A path that is
+cut or jammed when it begins, or when it ends, lets it time out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from simulations.endpoint import Endpoint
+from simulations.fabric import Fabric
+from simulations.links import Links
+from simulations.paths import LANE_DIAL
+from wire.errors import NotAMember
+from wire.ids import PeerId
+from wire.membership import check_chain
+from wire.messages import Hello
+
+DIAL_ROUND_TRIPS = 6
+
+
+class Dials:
+    """The dials that are under way."""
+
+    def __init__(self, fabric: Fabric, links: Links) -> None:
+        self._fabric = fabric
+        self._links = links
+        self._boots: dict[PeerId, dict[PeerId, int]] = {}  # by origin and target: origin's boot
+
+    def dial(self, origin: PeerId, target: PeerId, addresses: Sequence[str]) -> None:
+        """Try to open a link. The origin hears LinkUp or DialFailed, nothing if it has one."""
+        dialling = self._boots.setdefault(origin, {})
+        if target in self._links.held_by(origin) or target in dialling:
+            return
+        dialler, answering = self._fabric.endpoints[origin], self._fabric.endpoints.get(target)
+        dialling[target] = dialler.boot
+        fail = partial(self._fail, dialler, dialler.boot, target)
+        paths = self._fabric.paths
+        refusal = self._own_refusal(origin, target)
+        if refusal is not None:
+            fail(refusal, after_us=0)
+        elif answering is None or origin == target or not set(addresses) & set(answering.addresses):
+            fail("nobody with this id at these addresses", after_us=0)
+        elif not paths.is_whole(origin, target) or not answering.is_powered:
+            fail("timed out", after_us=self._fabric.settings.dial_timeout_us)
+        elif not answering.is_running:
+            fail("connection refused", after_us=paths.round_trip_us(LANE_DIAL, origin, target))
+        else:
+            trips = (
+                paths.round_trip_us(LANE_DIAL, origin, target) for _ in range(DIAL_ROUND_TRIPS)
+            )
+            greet = partial(self._greet, dialler, dialler.boot, answering)
+            self._fabric.engine.after(sum(trips), greet)
+
+    def process_died(self, peer: PeerId) -> None:
+        """Forget what a dead process was dialling."""
+        self._boots.pop(peer, None)
+
+    def _own_refusal(self, origin: PeerId, target: PeerId) -> str | None:
+        """Return why a device does not even begin to dial."""
+        settings = self._fabric.settings
+        if len(self._boots[origin]) > settings.dials_max:
+            return f"{settings.dials_max} other devices are being dialled"
+        if len(self._links.held_by(origin)) >= settings.links_max:
+            return f"{settings.links_max} links are open"
+        if self._fabric.bans.is_banned(target, by=origin, now_us=self._fabric.engine.now_us):
+            return "banned: it sent what no device should"
+        return None
+
+    def _greet(self, dialler: Endpoint, boot: int, answering: Endpoint) -> None:
+        """Let both devices judge the first frame of the other."""
+        if dialler.boot != boot or not dialler.is_running:
+            return
+        origin, target = dialler.peer, answering.peer
+        fail = partial(self._fail, dialler, boot, target)
+        if not self._fabric.can_reach(origin, target):
+            fail("no answer in time", after_us=self._fabric.settings.dial_timeout_us)
+            return
+        ours, theirs = dialler.hello(), answering.hello()
+        refusal = (
+            _refusal(ours, origin, by=theirs)
+            or _refusal(theirs, target, by=ours)
+            or self._refusal_by(target, origin)
+        )
+        if refusal is not None:
+            fail(refusal, after_us=0)
+            return
+        self._end(origin, boot, target)
+        if not self._links.is_linked(origin, target):
+            self._links.begin(dialler, ours, answering, theirs)
+
+    def _refusal_by(self, target: PeerId, origin: PeerId) -> str | None:
+        """Return why the device that is dialled takes no link from one that may have it."""
+        fabric = self._fabric
+        if fabric.bans.is_banned(origin, by=target, now_us=fabric.engine.now_us):
+            return "refused: banned"
+        held = self._links.held_by(target)
+        current = held.get(origin)
+        if current is None:
+            is_full = len(held) >= fabric.settings.links_max
+            return "refused: too many links" if is_full else None
+        is_twin = self._links.takes_for_twin(current)
+        if is_twin and target < origin and not self._links.is_linked(origin, target):
+            fabric.counts["network.half_open_kept"] += 1
+            return "the other of two links stays"
+        return None
+
+    def _fail(
+        self, dialler: Endpoint, boot: int, target: PeerId, reason: str, *, after_us: int
+    ) -> None:
+        def failed() -> None:
+            self._end(dialler.peer, boot, target)
+            if dialler.boot == boot:
+                self._links.fail_dial(dialler, target, reason, after_us=0)
+
+        self._fabric.engine.after(after_us, failed)
+
+    def _end(self, origin: PeerId, boot: int, target: PeerId) -> None:
+        dialling = self._boots.get(origin, {})
+        if dialling.get(target) == boot:
+            del dialling[target]
+
+
+def _refusal(hello: Hello, subject: PeerId, *, by: Hello) -> str | None:
+    """Return why the device that says `by` refuses the one that says `hello`, None if it does not.
+
+    Signatures are taken as verified here: no node of the simulation holds another one's signer.
+    """
+    if hello.mesh != by.mesh:
+        return "refused: another mesh"
+    if hello.protocol.common_with(by.protocol) is None:
+        return "refused: no common version"
+    try:
+        check_chain(hello.chain, genesis=by.genesis, subject=subject)
+    except NotAMember as error:
+        return f"refused: {error}"
+    return None
