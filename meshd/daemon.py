@@ -291,6 +291,9 @@ class Daemon:
         def discovered(peer: PeerId, addresses: tuple[str, ...]) -> None:
             nursery.start_soon(self._mailbox.post, PeerSeen(peer, addresses, "mdns"))
 
+        def moved(addresses: tuple[str, ...]) -> None:
+            nursery.start_soon(self._mailbox.post, Listening(addresses))
+
         return Host(
             HostConfig(
                 identity_seed=self._seed,
@@ -300,6 +303,7 @@ class Daemon:
                 mdns_service=service_name(papers.mesh) if self._config.mdns.enabled else None,
             ),
             on_discovered=discovered,
+            on_moved=moved,
             introduce=self._introduce,
         )
 

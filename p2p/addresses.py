@@ -36,6 +36,11 @@ class Address:
         """Say whether this means every interface, which nobody can dial."""
         return self.host in _WILDCARDS
 
+    @property
+    def is_loopback(self) -> bool:
+        """Say whether this means another device wherever it is read."""
+        return self.kind.startswith("ip") and ipaddress.ip_address(self.host).is_loopback
+
 
 def parse_address(text: str) -> Address:
     """Return the address written as `text`, IP addresses in their canonical form.

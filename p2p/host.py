@@ -43,6 +43,7 @@ from p2p.swarm import MeshSwarm, SwarmLimits
 from p2p.transport import TcpTransport, bind_all
 from wire.ids import PeerId, peer_text
 
+LOOK_EVERY_S: Final = 5.0
 _FOREVER_S: Final = 10 * 365 * 24 * 3_600
 
 log = structlog.get_logger()
@@ -59,7 +60,8 @@ class Host:
 
     The callbacks are called from `run`, must not block, and end it if they raise:
     `on_connected`/`on_disconnected` for a peer's first and last connection, `on_discovered` for
-    devices that announce themselves on the local network (dial them or not: nobody else does).
+    devices that announce themselves on the local network (dial them or not: nobody else does),
+    `on_moved` with `addresses` when those have changed.
     `introduce(peer, addresses)` is awaited when Kademlia would ask a device that is not connected
     or not admitted: it should connect, do the membership handshake and `admit`; or raise a
     NetworkError; or just return.
@@ -72,6 +74,7 @@ class Host:
         on_connected: Callable[[Connected], None] = lambda event: None,
         on_disconnected: Callable[[Disconnected], None] = lambda event: None,
         on_discovered: Callable[[PeerId, tuple[str, ...]], None] = lambda peer, addresses: None,
+        on_moved: Callable[[tuple[str, ...]], None] = lambda addresses: None,
         introduce: Callable[[PeerId, tuple[str, ...]], Awaitable[None]] = _nobody_introduces,
     ) -> None:
         self._config = config
@@ -80,6 +83,8 @@ class Host:
         self._on_connected = on_connected
         self._on_disconnected = on_disconnected
         self._on_discovered = on_discovered
+        self._on_moved = on_moved
+        self._moved = trio.Event()  # set, and replaced, when our addresses have changed
         self._introduce = introduce
         self._addresses: tuple[Address, ...] = ()
         self._gate = Gate()
@@ -139,7 +144,10 @@ class Host:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where others can dial us: real ports, wildcards as the addresses of our interfaces."""
+        """Where others can dial us: real ports, wildcards as the addresses of our interfaces.
+
+        They change when those do; `on_moved` tells.
+        """
         return tuple(str(address) for address in self._addresses)
 
     # Running
@@ -176,6 +184,7 @@ class Host:
             await nursery.start(services.run, list(bound), stop)
             try:
                 nursery.start_soon(self._run_events)
+                nursery.start_soon(self._run_addresses, tuple(bound))
                 if self._config.mdns_service is not None:
                     nursery.start_soon(self._run_mdns, self._config.mdns_service)
                 task_status.started()
@@ -195,7 +204,32 @@ class Host:
                 await self._members.left(peer)
                 self._on_disconnected(event)
 
+    async def _run_addresses(self, bound: tuple[Address, ...]) -> None:
+        """Look where we can be dialled, for ever: a laptop moves, a router forgets, a Pi boots
+        before its network does.
+        """
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            found = self._dialable(bound)
+            # Without a network nobody hears us: what we said may be true again when it is back.
+            if found == self._addresses or all(address.is_loopback for address in found):
+                continue
+            self._addresses = found
+            log.info("addresses.changed", addresses=list(self.addresses))
+            self._moved.set()
+            self._moved = trio.Event()
+            self._on_moved(self.addresses)
+
     async def _run_mdns(self, service: str) -> None:
+        """Announce us, anew when we have moved: zeroconf stays with the interfaces it began on."""
+        while True:
+            moved = self._moved
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._announce_us, service)
+                await moved.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _announce_us(self, service: str) -> None:
         try:
             await run_mdns(service, self.peer, self.addresses, self._on_discovered)
         except NoMulticast as error:
