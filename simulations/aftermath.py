@@ -6,13 +6,25 @@ from simulations.checks import AcceptedTask
 from simulations.engine import US_PER_S
 from simulations.errands import Errands
 from simulations.errors import InvariantBroken
+from simulations.host import SimulatedHost
 from simulations.submission import opened_output
 from simulations.world import World
-from wire.answers import PeerList, ReceiptView, RefusalCode, Refused, ResultView, TaskView
-from wire.commands import Command, GetReceipt, GetResult, GetTask, ListPeers
+from wire.answers import (
+    PeerList,
+    ReceiptView,
+    RefusalCode,
+    Refused,
+    ResultView,
+    StatusView,
+    TaskView,
+)
+from wire.commands import Command, GetReceipt, GetResult, GetStatus, GetTask, ListPeers
+from wire.execution import ExecutionStatus
+from wire.ids import peer_text
 from wire.tasks import OutcomeKind
 
 ANSWER_US_MAX = 30 * US_PER_S
+IDLE_US_MAX = 60 * US_PER_S
 
 
 class Aftermath:
@@ -27,16 +39,43 @@ class Aftermath:
         for follower in self._errands.followers.values():
             if not follower.is_done and not follower.is_lost:
                 raise InvariantBroken(f"L2: device {follower.node} lets {follower.number} wait")
-        for host in self._world.hosts:
-            peers = self._answer(host.index, ListPeers())
-            if not isinstance(peers, PeerList) or len(peers.peers) != len(self._world.hosts):
-                raise InvariantBroken(f"L1: {host.device.name} does not know everybody: {peers}")
+        for host in self._honest():
+            self._check_members(host)
+        self._world.run_until(
+            lambda: all(host.runs_count == 0 for host in self._honest()),
+            within_us=IDLE_US_MAX,
+            what="L5: every run to end",
+        )
+        for host in self._honest():
+            self._check_idle(host)
         kept = set(self._errands.kept())
         for one in self._world.checks.accepted:
             self._check_task(one, is_kept=one in kept)
 
+    def _honest(self) -> list[SimulatedHost]:
+        """Return the devices that take part and do not lie."""
+        liars = self._world.settings.liars
+        return [host for host in self._world.hosts if host.is_answering and host.index not in liars]
+
+    def _check_members(self, host: SimulatedHost) -> None:
+        """L1: everybody knows everybody, as far as its directory reaches."""
+        self._world.checks.looked["L1"] += 1
+        running = [other for other in self._world.hosts if other.is_running]
+        expected_count = min(len(running), self._world.settings.host.members_max)
+        peers = self._answer(host.index, ListPeers())
+        if not isinstance(peers, PeerList) or len(peers.peers) < expected_count:
+            raise InvariantBroken(f"L1: {host.device.name} does not know everybody: {peers}")
+
+    def _check_idle(self, host: SimulatedHost) -> None:
+        """L5: with nothing left to do nobody holds a lease or runs anything."""
+        self._world.checks.looked["L5"] += 1
+        status = self._answer(host.index, GetStatus())
+        if not isinstance(status, StatusView) or status.leases_held or status.runs_active:
+            raise InvariantBroken(f"L5: {host.device.name} is not idle: {status}")
+
     def _check_task(self, one: AcceptedTask, *, is_kept: bool) -> None:
         """S1: a task is known where it was accepted; a store that was lost says so."""
+        self._world.checks.looked["S1"] += 1
         view = self._answer(one.host, GetTask(str(one.task)))
         if is_kept:
             self._check_kept(one, view)
@@ -56,9 +95,19 @@ class Aftermath:
         result = self._answer(one.host, GetResult(view.id))
         if not isinstance(result, ResultView):
             raise InvariantBroken(f"S1: {view.id} has a result and does not give it: {result}")
+        if view.status == ExecutionStatus.OUT_OF_TIME:
+            self._world.checks.seen["task.out_of_time"] += 1  # by the executor's clock: no output
+            return
+        if view.executor in self._liars():
+            self._world.checks.seen["lie.accepted"] += 1  # a single executor's word is all there is
+            return
         output = opened_output(self._world.hosts[one.host], result)
         if output != self._errands.expected_output(view.id, view.index):
             raise InvariantBroken(f"S3: {view.id} put out something else than its program does")
+
+    def _liars(self) -> list[str]:
+        """Return the ids of those who lie, as people are shown them."""
+        return [peer_text(self._world.hosts[node].peer) for node in self._world.settings.liars]
 
     def _answer(self, node: int, command: Command) -> object:
         request = self._world.ask(node, command)

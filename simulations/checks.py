@@ -27,9 +27,11 @@ from wire.codec import Decoder
 from wire.effects import Effect, Row, RunId
 from wire.events import Event
 from wire.ids import BatchId, PeerId, StoreId, TaskId, task_id_from_text
-from wire.messages import LeaseGranted, Message, ReceiptGiven, Settled
-from wire.signed import Signed, SignedBody, Verifier
+from wire.messages import LeaseGranted, Message, OfferAccepted, ReceiptGiven, Settled
+from wire.signed import Signed, SignedBody, Verifier, signing_bytes
 from wire.tasks import Contract, Epoch, Lease, Receipt, Vote, batch_id_of
+
+BREAKER_MILLICELSIUS = 85_000
 
 _Body = TypeVar("_Body", bound=SignedBody)
 
@@ -38,6 +40,7 @@ class Budget(Struct, frozen=True, kw_only=True):
     """How much a healthy node does at most."""
 
     sends_per_second_max: int = 400
+    bytes_per_second_max: int = 8_000_000
     leases_max: int = 50
 
 
@@ -48,13 +51,22 @@ class AcceptedTask:
     task: TaskId
     host: int
     store: StoreId
+    at_us: int
 
 
 class Checks:
-    """Watches all devices of a run."""
+    """Watches all honest devices of a run: what a liar says is no breach."""
 
-    def __init__(self, engine: Engine, verifier: Verifier, budget: Budget) -> None:
-        self.register = Register()
+    def __init__(
+        self,
+        engine: Engine,
+        verifier: Verifier,
+        budget: Budget,
+        *,
+        liars: frozenset[int] = frozenset(),
+    ) -> None:
+        self.register = Register(self._is_liar, lambda: engine.now_us)
+        self.looked: Counter[str] = Counter()  # how often each invariant was looked at
         self.accepted: list[AcceptedTask] = []
         self.seen: Counter[str] = Counter()  # what happened at least sometimes
         self._engine = engine
@@ -68,22 +80,50 @@ class Checks:
         self._views: dict[str, tuple[object, ...]] = {}
         self._receipts_checked: set[bytes] = set()
         self._sends: Counter[PeerId] = Counter()
+        self._sent_bytes: Counter[PeerId] = Counter()
         self._second = 0
+        self._liar_nodes = liars
+        self._liars: set[PeerId] = set()
+        self._is_hot: set[PeerId] = set()
 
     def watch(self, host: SimulatedHost) -> None:
         """Watch a device's disk too."""
-        host.disk.on_durable = partial(self._saw_durable, host)
+        if host.index in self._liar_nodes:
+            self._liars.add(host.peer)
+        else:
+            host.disk.on_durable = partial(self._saw_durable, host)
+
+    def saw_rollback(self, host: SimulatedHost) -> None:
+        """A device's disk is what it was earlier, unseen: so are the states that it shows."""
+        self._states = {
+            place: state for place, state in self._states.items() if place[0] != host.peer
+        }
+
+    def latencies_us(self) -> list[int]:
+        """Return for every decided task how long it took from accepted to decided."""
+        decided_us = self.register.decided_us
+        places = [(one, (one.task.batch, one.task.index)) for one in self.accepted]
+        return [decided_us[place] - one.at_us for one, place in places if place in decided_us]
+
+    def _is_liar(self, peer: PeerId) -> bool:
+        return peer in self._liars
 
     def saw_event(self, host: SimulatedHost, event: Event) -> None:
         """Note what ended or began."""
+        if host.peer in self._liars:
+            return
         match event:
             case on.Restarted():
                 self._runs[host.peer] = set()
             case on.Executed(run=run) | on.ExecutionFailed(run=run):
                 self._runs[host.peer].discard(run)
+            case on.Sampled():
+                self._note_heat(host)
 
     def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
         """Check what a node wants before it is done."""
+        if host.peer in self._liars:
+            return
         match effect:
             case do.Send(peer, message):
                 self._count_send(host)
@@ -105,12 +145,25 @@ class Checks:
             self.register.add_contract(contract)
             self._kept.add((host.disk.store, batch_id_of(contract)))
         for vote in _signed(row.value, Vote):
+            self.looked["S2"] += 1
             self.register.add_vote(vote)
+        for part in signed_parts(row.value):
+            if isinstance(part, Signed):
+                self._check_signature(host, part)
+
+    def _check_signature(self, host: SimulatedHost, part: Signed[SignedBody]) -> None:
+        """S12: what a node keeps is signed by who it says."""
+        self.looked["S12"] += 1
+        message = signing_bytes(type(part.body).DOMAIN, part.received)
+        if not self._verifier.verify(message, part.signature, part.signer):
+            kind = type(part.body).__name__
+            raise InvariantBroken(f"S12: {host.device.name} keeps a forged {kind}")
 
     def _check_own_vote(self, host: SimulatedHost, vote: Signed[Vote]) -> None:
         """S8: a device votes only as the store that it has, and only on what that store keeps."""
         if vote.signer != host.peer:
             return
+        self.looked["S8"] += 1
         if vote.body.store != host.disk.store:
             raise InvariantBroken(f"S8: {host.device.name} votes as a store that it lost")
         if (host.disk.store, vote.body.batch) not in self._kept:
@@ -120,6 +173,8 @@ class Checks:
 
     def _check_told(self, host: SimulatedHost, peer: PeerId, message: Message) -> None:
         match message:
+            case OfferAccepted():
+                self._check_cool(host)
             case LeaseGranted(lease=lease):
                 self._check_lease(host, lease)
             case Settled(batch=batch, outcomes=outcomes):
@@ -131,6 +186,7 @@ class Checks:
 
     def _check_lease(self, host: SimulatedHost, lease: Signed[Lease]) -> None:
         """S8: within an epoch no attempt number is given to two leases, not even by a restart."""
+        self.looked["S8"] += 1
         body = lease.body
         if body.store != host.disk.store:
             raise InvariantBroken(f"S8: {host.device.name} leases as a store that it lost")
@@ -140,6 +196,7 @@ class Checks:
 
     def _check_outcome(self, host: SimulatedHost, batch: BatchId, index: int, kind: str) -> None:
         """S2, S8: what is told is what the durable votes say."""
+        self.looked["S2"] += 1
         outcome = self.register.outcomes.get((batch, index))
         where = f"{batch.hex()}.{index}"
         if outcome is None:
@@ -153,6 +210,7 @@ class Checks:
         if file in self._receipts_checked:
             return
         self._receipts_checked.add(file)
+        self.looked["S3"] += 1
         verdict = verify_receipt(file, verifier=self._verifier, mesh=host.device.mesh)
         if not verdict.is_good:
             faults = ", ".join(verdict.faults)
@@ -165,6 +223,7 @@ class Checks:
 
     def _check_run(self, host: SimulatedHost, run: RunId) -> None:
         """S5: no more leases at work than a device may hold, and no run begun twice."""
+        self.looked["S5"] += 1
         runs = self._runs[host.peer]
         if run in runs:
             raise InvariantBroken(f"S5: {host.device.name} starts {run} twice")
@@ -173,16 +232,41 @@ class Checks:
         if leases_count > self.budget.leases_max:
             raise InvariantBroken(f"S5: {host.device.name} works under {leases_count} leases")
 
+    def _note_heat(self, host: SimulatedHost) -> None:
+        if host.temperature_millicelsius > BREAKER_MILLICELSIUS:
+            self._is_hot.add(host.peer)
+        else:
+            self._is_hot.discard(host.peer)
+
+    def _check_cool(self, host: SimulatedHost) -> None:
+        """S7: a device that knows it is too hot takes no work."""
+        self.looked["S7"] += 1
+        if host.peer in self._is_hot:
+            raise InvariantBroken(f"S7: {host.device.name} accepts an offer at over 85 C")
+
     def _count_send(self, host: SimulatedHost) -> None:
         """S11: a bound on what a node sends a second."""
-        second = self._engine.now_us // US_PER_S
-        if second != self._second:
-            self._second = second
-            self._sends.clear()
+        self._turn_second()
         self._sends[host.peer] += 1
         if self._sends[host.peer] > self.budget.sends_per_second_max:
             sends_count = self._sends[host.peer]
             raise InvariantBroken(f"S11: {host.device.name} sends {sends_count} in one second")
+
+    def count_sent(self, peer: PeerId, size_bytes: int) -> None:
+        """S11: likewise of the bytes."""
+        self._turn_second()
+        self._sent_bytes[peer] += size_bytes
+        if self._sent_bytes[peer] > self.budget.bytes_per_second_max and peer not in self._liars:
+            sent_bytes = self._sent_bytes[peer]
+            raise InvariantBroken(f"S11: {peer.hex()} sends {sent_bytes} bytes in one second")
+
+    def _turn_second(self) -> None:
+        second = self._engine.now_us // US_PER_S
+        if second != self._second:
+            self.looked["S11"] += len(self._sends)
+            self._second = second
+            self._sends.clear()
+            self._sent_bytes.clear()
 
     # What people are told.
 
@@ -201,12 +285,16 @@ class Checks:
     def _check_accepted(self, host: SimulatedHost, tasks: list[TaskId]) -> None:
         """S1: what is accepted is durable first."""
         for task in tasks:
+            self.looked["S1"] += 1
             if (host.disk.store, task.batch) not in self._kept:
                 raise InvariantBroken(f"S1: {task} was accepted before it was durable")
-            self.accepted.append(AcceptedTask(task, host.index, host.disk.store))
+            self.accepted.append(
+                AcceptedTask(task, host.index, host.disk.store, self._engine.now_us)
+            )
 
     def _check_view(self, host: SimulatedHost, view: TaskView) -> None:
         """S6: states change only as they may. S2: all views of a decided task agree."""
+        self.looked["S6"] += 1
         place = (host.peer, host.disk.store, view.id)
         before = self._states.get(place, view.state)
         self._states[place] = view.state

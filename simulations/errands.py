@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulations.checks import AcceptedTask
-from simulations.plan import Cancel, Submit
 from simulations.sandbox import Program
+from simulations.steps import Cancel, Submit
 from simulations.submission import Work, work_of
 from simulations.world import Request, World
 from wire.answers import Accepted

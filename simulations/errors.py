@@ -22,7 +22,19 @@ class NodeRaised(SimulationError):
 
 
 class InvariantBroken(SimulationError):
-    """The nodes did something that must never happen: a defect of the protocol or its code."""
+    """The nodes did something that must never happen: a defect of the protocol or its code.
+
+    The text begins with the invariant's name, as docs/simulation.md has it.
+    """
+
+    @property
+    def invariant(self) -> str:
+        """The name of what broke: `S1` ... `L6`."""
+        return str(self).partition(":")[0]
+
+
+class ExpectationFailed(SimulationError):
+    """What a plan expects did not happen: mend the plan, or look why its fault had no effect."""
 
 
 class EventBudgetSpent(SimulationError):

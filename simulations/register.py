@@ -5,6 +5,8 @@ Only votes that were durable or told count: one that was lost with an unsynced w
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from simulations.errors import InvariantBroken
 from wire.ids import BatchId, PeerId
 from wire.signed import Signed
@@ -14,8 +16,15 @@ from wire.tasks import Contract, Epoch, Outcome, Steward, Vote, batch_id_of
 class Register:
     """The outcomes of all tasks of a run, as an onlooker who forgets nothing counts them."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        is_liar: Callable[[PeerId], bool] = lambda _: False,
+        now_us: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.outcomes: dict[tuple[BatchId, int], Outcome] = {}
+        self.decided_us: dict[tuple[BatchId, int], int] = {}
+        self._is_liar = is_liar
+        self._now_us = now_us
         self._contracts: dict[BatchId, Contract] = {}
         self._votes: dict[tuple[BatchId, int, Epoch], dict[PeerId, Outcome]] = {}
 
@@ -24,7 +33,12 @@ class Register:
         self._contracts[batch_id_of(contract)] = contract.body
 
     def add_vote(self, vote: Signed[Vote]) -> None:
-        """Count a vote. Raises InvariantBroken for a second value of a voter or of a task."""
+        """Count a vote. Raises InvariantBroken for a second value of a voter or of a task.
+
+        What liars sign binds nobody: their votes are not counted.
+        """
+        if self._is_liar(vote.signer):
+            return
         body = vote.body
         contract = self._contracts.get(body.batch)
         if contract is None:
@@ -44,5 +58,6 @@ class Register:
 
     def _decide(self, batch: BatchId, index: int, outcome: Outcome) -> None:
         first = self.outcomes.setdefault((batch, index), outcome)
+        self.decided_us.setdefault((batch, index), self._now_us())
         if first != outcome:
             raise InvariantBroken(f"S2: {batch.hex()}.{index} is {first} and {outcome}")

@@ -8,25 +8,14 @@ from functools import partial
 
 from msgspec import Struct
 
+from simulations import steps
 from simulations.aftermath import Aftermath
-from simulations.disk import DiskFate
-from simulations.engine import US_PER_S
+from simulations.engine import US_PER_S, Action
 from simulations.errands import Errands
-from simulations.plan import (
-    Cancel,
-    Crash,
-    CrashWriting,
-    Cut,
-    FillDisk,
-    Freeze,
-    Heal,
-    Plan,
-    Slow,
-    Split,
-    Step,
-    Submit,
-    Who,
-)
+from simulations.errors import ExpectationFailed, InvariantBroken
+from simulations.faults import Faults
+from simulations.plan import Plan
+from simulations.steps import AnyStep
 from simulations.world import Blueprint, World, WorldSettings
 from wire.tasks import OutcomeKind
 
@@ -37,12 +26,10 @@ FULL_MESH_MAX = 8  # so few devices link with all others
 CALM_US = 2 * US_PER_S
 
 
-WAITING_STEPS = (Cancel, Split, Cut, Crash, Freeze)  # those that may wait for somebody to work
-
-
 class Report(Struct, frozen=True, kw_only=True):
-    """What came of a run."""
+    """What came of a run. Latencies are microseconds from accepted to decided, in order."""
 
+    name: str
     seed: int
     digest: str
     events_count: int
@@ -53,6 +40,9 @@ class Report(Struct, frozen=True, kw_only=True):
     cancelled_count: int
     failed_count: int
     lost_count: int  # accepted by a store that was lost with its disk
+    latencies_us: tuple[int, ...]
+    broke: str | None  # the name of what broke, as the plan expects or not
+    looked: dict[str, int]  # how often each invariant was looked at
     seen: dict[str, int]
 
 
@@ -67,48 +57,76 @@ class Runner:
                 node_count=plan.node_count,
                 network=plan.network,
                 host=plan.host,
+                hosts=plan.hosts,
+                budget=plan.budget,
                 roles=plan.roles,
                 discovery=plan.discovery,
+                liars=tuple(_liars(plan)),
                 exercises_wire=plan.exercises_wire,
                 repeat_with=repeat_with,
             ),
             blueprint,
         )
         self.errands = Errands(self.world)
-        self._submitters = {step.node for step in plan.steps if isinstance(step, Submit)}
+        self._faults = Faults(self.world)
+        self._submitters = {step.node for step in plan.steps if isinstance(step, steps.Submit)}
         self._steps_left = 0
         self._executor: int | None = None
 
     def run(self) -> Report:
         """Carry out the plan. Raises what the run or its checks raise."""
-        self.world.start_all()
+        expected = self.plan.expect.breaks
+        try:
+            self._run()
+        except InvariantBroken as error:
+            if error.invariant != expected:
+                raise
+            return self.report(broke=expected)
+        if expected is not None:
+            with self.world.explained():
+                raise ExpectationFailed(f"{expected} held, and the plan expects it to break")
+        return self.report(broke=None)
+
+    def begin(self) -> None:
+        """Start the devices and put every step on the clock; the run itself is the caller's."""
+        for node in range(self.plan.node_count):
+            if node not in self.plan.absent:
+                self.world.start(node)
         self._steps_left = len(self.plan.steps)
         for step in self.plan.steps:
             self._at(step.at_us, partial(self._begin, step, step.at_us + LOOK_US_MAX))
         self._at(VIEW_EVERY_US, self._look)
-        bound_us = max((step.at_us for step in self.plan.steps), default=0) + 2 * LOOK_US_MAX
+
+    def _run(self) -> None:
+        self.begin()
+        last_us = max((step.at_us for step in self.plan.steps), default=0)
+        longest_us = max((_duration_us(step) for step in self.plan.steps), default=0)
         self.world.run_until(
-            lambda: self._steps_left == 0, within_us=bound_us, what="every step to be done"
+            lambda: self._steps_left == 0 and self.world.engine.now_us >= self.plan.lasts_us,
+            within_us=max(last_us + longest_us, self.plan.lasts_us) + 2 * LOOK_US_MAX,
+            what="every step to be done",
         )
         self._mend()
+        expect = self.plan.expect
         self.world.run_until(
-            self.errands.is_settled, within_us=self.plan.settle_us, what="every task to be decided"
+            self.errands.is_settled,
+            within_us=expect.decided_within_us,
+            what="L2: every task to be decided",
         )
         if self.plan.node_count <= FULL_MESH_MAX:
             self.world.run_until(
-                self._is_whole, within_us=self.plan.settle_us, what="L1: everybody linked again"
+                self._is_whole, within_us=expect.whole_within_us, what="L1: everybody linked again"
             )
         self.world.run_for(CALM_US)  # an outcome is durable a moment before its node says so
         with self.world.explained():
             Aftermath(self.world, self.errands).check()
-        return self._report()
 
     # Steps.
 
     def _at(self, at_us: int, action: Callable[[], None]) -> None:
         self.world.engine.at(max(at_us, self.world.engine.now_us), action)
 
-    def _after(self, delay_us: int | None, action: Callable[[], None]) -> None:
+    def _after(self, delay_us: int | None, action: Action) -> None:
         """Do something later; the plan is not over before. None: never."""
         if delay_us is None:
             return
@@ -120,10 +138,10 @@ class Runner:
         self._steps_left += 1
         self.world.engine.after(delay_us, act)
 
-    def _begin(self, step: Step, until_us: int) -> None:
+    def _begin(self, step: AnyStep, until_us: int) -> None:
         """Carry a step out now, or look again if it waits for somebody to work."""
-        is_waiting = isinstance(step, WAITING_STEPS) and step.when_working
-        if is_waiting and not self._find_executor() and self.world.engine.now_us < until_us:
+        is_waiting = step.when_working and not self._find_executor()
+        if is_waiting and self.world.engine.now_us < until_us:
             self.world.engine.after(LOOK_EVERY_US, partial(self._begin, step, until_us))
             return
         self._carry_out(step)
@@ -138,49 +156,44 @@ class Runner:
                 return True
         return False
 
-    def _carry_out(self, step: Step) -> None:
-        world = self.world
+    def _carry_out(self, step: AnyStep) -> None:
+        faults = self._faults
         match step:
-            case Submit():
+            case steps.Submit():
                 self.errands.submit(step)
-            case Cancel():
+            case steps.Cancel():
                 self.errands.cancel(step)
-            case Split():
-                world.split(*step.groups)
-                self._after(step.heal_after_us, world.heal)
-            case Cut():
-                world.cut(step.origins, step.targets)
-                self._after(step.heal_after_us, world.heal)
-            case Slow():
-                world.slow(step.node, step.extra_us)
-            case Heal():
-                world.heal()
-            case Crash():
-                self._crash(step)
-            case CrashWriting():
+            case steps.Start(node=node):
+                faults.start(node)
+            case steps.Stop(node=node, restart_after_us=restart_after_us):
+                faults.stop(node)
+                self._after(restart_after_us, partial(faults.start, node))
+            case steps.Crash(who=who, disk=disk, restart_after_us=restart_after_us):
+                crashed = self._executor if who == "executor" else who
+                if crashed is not None and faults.crash(crashed, disk):
+                    self._after(restart_after_us, partial(faults.start, crashed))
+            case steps.CrashWriting():
                 self._crash_writing(step)
-            case Freeze():
-                self._freeze(step)
-            case FillDisk():
-                world.fill_disk(step.node)
-                self._after(step.free_after_us, partial(self._free_disk, step.node))
+            case steps.CrashAtEffect():
+                self._crash_at_effect(step)
+            case steps.Restore(node=node, down_us=down_us):
+                if faults.restore(step):
+                    self._after(down_us, partial(faults.start, node))
+            case _:
+                end = faults.begin(step, self._executor)
+                if end is not None:
+                    self._after(getattr(step, "for_us", None), end)
 
-    def _crash(self, step: Crash) -> None:
-        node = self._node(step.who)
-        if node is None or not self.world.hosts[node].is_running:
-            return
-        self.world.crash(node, step.disk)
-        self._after(step.restart_after_us, partial(self._restart, node))
-
-    def _crash_writing(self, step: CrashWriting) -> None:
-        crash = Crash(
-            at_us=0, who=step.node, disk=step.disk, restart_after_us=step.restart_after_us
-        )
+    def _crash_writing(self, step: steps.CrashWriting) -> None:
         delay_us = self.plan.host.sync_us * step.way_permille // 1_000
         disk = self.world.hosts[step.node].disk
 
+        def crash() -> None:
+            if self._faults.crash(step.node, step.disk):
+                self._after(step.restart_after_us, partial(self._faults.start, step.node))
+
         def written() -> None:
-            self._after(delay_us, partial(self._crash, crash))
+            self._after(delay_us, crash)
 
         def give_up() -> None:
             """It wrote nothing all the time."""
@@ -190,40 +203,19 @@ class Runner:
         disk.on_written = written
         self._after(LOOK_US_MAX, give_up)
 
-    def _freeze(self, step: Freeze) -> None:
-        node = self._node(step.who)
-        if node is None or not self.world.hosts[node].is_answering:
-            return
-        self.world.freeze(node)
-        self._after(step.thaw_after_us, partial(self._thaw, node))
+    def _crash_at_effect(self, step: steps.CrashAtEffect) -> None:
+        def reached() -> None:
+            self._after(step.restart_after_us, partial(self._faults.start, step.node))
 
-    def _node(self, who: Who) -> int | None:
-        return self._executor if who == "executor" else who
-
-    def _restart(self, node: int) -> None:
-        if not self.world.hosts[node].is_running:
-            self.world.start(node)
-
-    def _thaw(self, node: int) -> None:
-        host = self.world.hosts[node]
-        if host.is_running and host.is_frozen:
-            self.world.thaw(node)
-
-    def _free_disk(self, node: int) -> None:
-        """A device whose disk was full is started again, as its owner would."""
-        self.world.free_disk(node)
-        if self.world.hosts[node].is_running:
-            self.world.crash(node, DiskFate.KEEP)
-        self.world.start(node)
+        self._after(LOOK_US_MAX, self._faults.crash_at(step, reached))
 
     def _mend(self) -> None:
         """End every fault; whatever is wrong from here on is the nodes' doing."""
-        self.world.heal()
+        self._faults.end_all()
+        self.world.mend_everything()
         for host in self.world.hosts:
-            if host.disk.is_full:
-                self._free_disk(host.index)
-            self._thaw(host.index)
-            self._restart(host.index)
+            if host.boot > 0:
+                self._faults.start(host.index)
 
     # What became of it.
 
@@ -233,18 +225,21 @@ class Runner:
 
     def _is_whole(self) -> bool:
         """L1: whether the mesh has grown together again."""
-        others_count = self.plan.node_count - 1
-        neighbours = (self.world.network.neighbours(host.peer) for host in self.world.hosts)
-        return all(len(linked) == others_count for linked in neighbours)
+        running = [host for host in self.world.hosts if host.boot > 0]
+        neighbours = (self.world.network.neighbours(host.peer) for host in running)
+        return all(len(linked) == len(running) - 1 for linked in neighbours)
 
-    def _report(self) -> Report:
+    def report(self, *, broke: str | None) -> Report:
+        """Return what came of the run so far; `broke` names what ended it, if something did."""
         world = self.world
-        kinds = Counter(
-            world.checks.register.outcomes[one.task.batch, one.task.index].kind
-            for one in self.errands.kept()
-        )
+        register = world.checks.register
+        outcomes = [
+            register.outcomes.get((one.task.batch, one.task.index)) for one in self.errands.kept()
+        ]
+        kinds = Counter(outcome.kind for outcome in outcomes if outcome is not None)
         seen = world.trace.counts + world.checks.seen + world.network.counts
         return Report(
+            name=self.plan.name,
             seed=self.plan.seed,
             digest=world.trace.digest(),
             events_count=world.engine.events_count,
@@ -254,6 +249,27 @@ class Runner:
             complete_count=kinds[OutcomeKind.RESULT],
             cancelled_count=kinds[OutcomeKind.CANCELLED],
             failed_count=kinds[OutcomeKind.FAILED],
-            lost_count=len(world.checks.accepted) - kinds.total(),
+            lost_count=len(world.checks.accepted) - len(outcomes),
+            latencies_us=tuple(sorted(world.checks.latencies_us())),
+            broke=broke,
+            looked=dict(sorted(world.checks.looked.items())),
             seen=dict(sorted(seen.items())),
         )
+
+
+def _duration_us(step: AnyStep) -> int:
+    """Return how long a step takes at most, from when it begins."""
+    names = ("for_us", "restart_after_us", "down_us")
+    return sum(getattr(step, name, None) or 0 for name in names)
+
+
+def _liars(plan: Plan) -> list[int]:
+    """Return the devices that lie at some time: what they say is nobody's promise."""
+    liars: set[int] = set()
+    for step in plan.steps:
+        match step:
+            case steps.Lie(node=node):
+                liars.add(node)
+            case steps.EclipseDht(liars=nodes):
+                liars.update(nodes)
+    return sorted(liars)

@@ -14,9 +14,11 @@ from functools import partial
 import msgspec
 from msgspec import Struct
 
+from simulations import partitions
 from simulations.blobs import Transfers
 from simulations.carriage import ByReference, EncodedRows, OverTheWire
 from simulations.checks import Budget, Checks
+from simulations.conditions import Conditions
 from simulations.crypto import Ed25519Maker, StandInMaker
 from simulations.device import Device, HostSettings, NodeFactory
 from simulations.dht import Dht
@@ -26,8 +28,12 @@ from simulations.engine import US_PER_S, Engine
 from simulations.errors import InvariantBroken, NotReached, SimulationError
 from simulations.founding import founded_devices, store_ids
 from simulations.host import SimulatedHost, Surroundings
+from simulations.liars import Falsehoods, lying
 from simulations.network import Network
+from simulations.partitions import NodePair
 from simulations.paths import NetworkSettings
+from simulations.seeds import derived_bytes
+from simulations.steps import Falsehood
 from simulations.submission import Work, submit_command
 from simulations.trace import WORLD, Field, TraceLog, summary
 from wire.answers import Answer
@@ -57,7 +63,9 @@ class WorldSettings(Struct, frozen=True, kw_only=True):
     host: HostSettings = HostSettings()
     budget: Budget = Budget()
     discovery: Discovery = Discovery.LAN
+    hosts: dict[int, HostSettings] = {}  # of devices that are not as the others
     roles: dict[int, tuple[Role, ...]] = {}  # of all others: ALL_ROLES
+    liars: tuple[int, ...] = ()  # devices whose nodes are wrapped so that they can lie
     exercises_wire: bool = False
     events_per_node_second_max: int = 5_000
     repeat_with: str = "no command was given"
@@ -99,7 +107,9 @@ class World:
         carrier = OverTheWire(maker.verifier) if settings.exercises_wire else ByReference()
         self.network = Network(self.engine, settings.network, seed=settings.seed, carrier=carrier)
         self.dht = Dht(self.engine, self.network)
-        self.checks = Checks(self.engine, maker.verifier, settings.budget)
+        self.checks = Checks(
+            self.engine, maker.verifier, settings.budget, liars=frozenset(settings.liars)
+        )
         self._transfers = Transfers(self.engine, self.network)
         self._around = Surroundings(
             engine=self.engine,
@@ -116,14 +126,17 @@ class World:
         if settings.exercises_wire:
             form = EncodedRows(blueprint.row_kinds, maker.verifier)
         devices = founded_devices(settings.seed, settings.node_count, settings.roles, maker)
-        self.hosts = [self._host(device, blueprint.factory, form) for device in devices]
+        self.falsehoods = {node: Falsehoods() for node in settings.liars}
+        stranger = maker.make(derived_bytes(settings.seed, "stranger"))
+        factory = lying(blueprint.factory, self.falsehoods, stranger=stranger)
+        self.hosts = [self._host(device, factory, form) for device in devices]
 
     def _host(self, device: Device, factory: NodeFactory, form: RowForm) -> SimulatedHost:
         stores = store_ids(self.settings.seed, device.index)
         host = SimulatedHost(
             device,
             self._around,
-            settings=self.settings.host,
+            settings=self.settings.hosts.get(device.index, self.settings.host),
             factory=factory,
             disk=Disk(lambda: next(stores), form),
         )
@@ -188,7 +201,7 @@ class World:
 
     def stop(self, node: int) -> None:
         """Stop a device as its owner does: it says goodbye, and ends a second later."""
-        self._note("stop", {"target": node})
+        self.note("stop", {"target": node})
         host = self.hosts[node]
         with self.explained():
             host.deliver(Stopping())
@@ -196,7 +209,7 @@ class World:
 
     def crash(self, node: int, fate: DiskFate, *, loses_power: bool | None = None) -> None:
         """End a device without a goodbye. By default power fails unless the disk is kept."""
-        self._note("crash", {"target": node, "disk": fate.value})
+        self.note("crash", {"target": node, "disk": fate.value})
         if loses_power is None:
             loses_power = fate is not DiskFate.KEEP
         self._end(self.hosts[node], fate, loses_power=loses_power)
@@ -212,38 +225,69 @@ class World:
 
     def fill_disk(self, node: int) -> None:
         """Let every write of a device fail."""
-        self._note("fill_disk", {"target": node})
+        self.note("fill_disk", {"target": node})
         self.hosts[node].disk.is_full = True
 
     def free_disk(self, node: int) -> None:
         """Let a device write again, from its next start on."""
-        self._note("free_disk", {"target": node})
+        self.note("free_disk", {"target": node})
         self.hosts[node].disk.is_full = False
+
+    def cut_pairs(self, pairs: Sequence[NodePair]) -> None:
+        """Let nothing pass from the first to the second of each pair."""
+        self.network.cut(self._peer_pairs(pairs))
+
+    def mend_pairs(self, pairs: Sequence[NodePair]) -> None:
+        """End one cut of each pair: what was cut twice stays cut."""
+        self.network.mend(self._peer_pairs(pairs))
+
+    def jam(self, pairs: Sequence[NodePair]) -> None:
+        """Let what is sent from the first to the second of each pair wait."""
+        self.network.jam(self._peer_pairs(pairs))
+
+    def release(self, pairs: Sequence[NodePair]) -> None:
+        """Let what waits arrive, in order."""
+        self.network.release(self._peer_pairs(pairs))
+
+    def worsen(self, pairs: Sequence[NodePair], conditions: Conditions) -> None:
+        """Add to what packets suffer on these paths."""
+        self.network.worsen(self._peer_pairs(pairs), conditions)
+
+    def better(self, pairs: Sequence[NodePair], conditions: Conditions) -> None:
+        """Take away again what `worsen` added."""
+        self.network.better(self._peer_pairs(pairs), conditions)
 
     def split(self, *groups: Sequence[int]) -> None:
         """Let devices reach those of their own group only; who is in none is a group with them."""
-        self._note("split", {"groups": " ".join(str(list(group)) for group in groups)})
-        self.network.tear(self.network.paths.split([self._peers(group) for group in groups]))
-
-    def cut(self, origins: Sequence[int], targets: Sequence[int]) -> None:
-        """Let nothing pass in one direction."""
-        self._note("cut", {"origins": str(list(origins)), "targets": str(list(targets))})
-        pairs = self.network.paths.cut(self._peers(origins), self._peers(targets))
-        self.network.tear(pairs)
+        self.cut_pairs(partitions.split(groups, len(self.hosts)))
 
     def isolate(self, node: int) -> None:
         """Cut one device off from all others."""
-        self.split([node])
-
-    def slow(self, node: int, extra_us: int) -> None:
-        """Add to the latency of everything a device sends or receives."""
-        self._note("slow", {"target": node, "extra_us": extra_us})
-        self.network.paths.slow(self.hosts[node].peer, extra_us)
+        self.cut_pairs(partitions.isolate(node, len(self.hosts)))
 
     def heal(self) -> None:
         """Mend all paths."""
-        self._note("heal", {})
-        self.network.paths.heal()
+        self.network.heal_all()
+
+    def mend_everything(self) -> None:
+        """Mend all paths and processes; devices that do not run stay as they are."""
+        self.note("mended", {})
+        self.network.heal_all()
+        self.network.calm()
+        for host in self.hosts:
+            host.disk.is_full = False
+            if host.is_running and host.is_frozen:
+                self.thaw(host.index)
+
+    # What devices do that no honest one does.
+
+    def tell_lies(self, node: int, how: Falsehood) -> None:
+        """Let a device lie, from now on and after restarts too."""
+        self.falsehoods[node].add(how)
+
+    def tell_truth(self, node: int, how: Falsehood) -> None:
+        """End a lie of a device."""
+        self.falsehoods[node].end(how)
 
     # What people do.
 
@@ -326,8 +370,9 @@ class World:
                 host.deliver(PeerSeen(other.peer, other.addresses, Discovery.LAN.value))
         host.later(ANNOUNCE_EVERY_US, partial(self._announce, host))
 
-    def _peers(self, nodes: Sequence[int]) -> list[PeerId]:
-        return [self.hosts[node].peer for node in nodes]
+    def _peer_pairs(self, pairs: Sequence[NodePair]) -> list[tuple[PeerId, PeerId]]:
+        return [(self.hosts[origin].peer, self.hosts[target].peer) for origin, target in pairs]
 
-    def _note(self, fault: str, fields: Mapping[str, Field]) -> None:
-        self.trace.add(self.engine.now_us, WORLD, fault, fields)
+    def note(self, event: str, fields: Mapping[str, Field]) -> None:
+        """Write a line that belongs to no device into the trace."""
+        self.trace.add(self.engine.now_us, WORLD, event, fields)

@@ -1,0 +1,1 @@
+"""The commands of the simulator: `meshctl sim`, or `python -m simulations`."""

@@ -1,0 +1,385 @@
+"""The mutants, each the breach of one rule, with the smallest composition that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from unittest import mock
+
+import msgspec
+from msgspec.structs import replace
+
+from mutants.hunt import Mutant
+from p2p import liveness
+from p2p.redials import Redials
+from scheduler import verification
+from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow, TaskProgress
+from scheduler.held_leases import HeldLeases
+from scheduler.leases import LeaseBook
+from scheduler.own_breaker import OwnBreaker
+from scheduler.steward import RoundRow, Steward
+from simulations import contents
+from simulations.checks import Budget
+from simulations.device import Boot, HostSettings, Node
+from simulations.disk import DiskFate
+from simulations.engine import US_PER_S
+from simulations.mesh_node import MESH_NODE
+from simulations.paths import NetworkSettings
+from simulations.plan import SUBMITTER_ROLES, Expectations, Plan
+from simulations.steps import (
+    AnyStep,
+    Cancel,
+    Crash,
+    CrashAtEffect,
+    CrashWriting,
+    Falsehood,
+    Heat,
+    Lie,
+    Split,
+    Submit,
+)
+from simulations.world import Blueprint
+from wire.effects import Effect, Execute, Persist, Send
+from wire.events import Event, Restarted
+from wire.ids import PeerId, StoreId
+from wire.messages import Heartbeat, HeartbeatAcknowledged, Hello
+from wire.tasks import ProvenResult, Result
+
+SUBMITTER = 1
+WORK_US = 1_500_000
+SUBMIT_US = 3 * US_PER_S
+
+Change = Callable[[Effect], Sequence[Effect]]
+
+
+def _plan(seed: int, *faults: AnyStep, **others: object) -> Plan:
+    """Return three devices, one task and a batch of eight, and what goes wrong."""
+    plan = Plan(
+        name="mutants",
+        seed=seed,
+        roles={SUBMITTER: SUBMITTER_ROLES},
+        steps=(
+            Submit(at_us=SUBMIT_US, node=SUBMITTER, work_us=WORK_US),
+            Submit(at_us=SUBMIT_US + seed * 7_919, node=SUBMITTER, count=8, work_us=WORK_US),
+            *faults,
+        ),
+        expect=Expectations(decided_within_us=60 * US_PER_S, whole_within_us=90 * US_PER_S),
+    )
+    return replace(plan, **others)
+
+
+# Changes of what a node wants.
+
+
+class _Changed:
+    """The node that ships, with what it wants changed on the way out."""
+
+    def __init__(self, node: Node, change: Change) -> None:
+        self._node = node
+        self._change = change
+
+    def hello(self) -> Hello:
+        """Return what the node says."""
+        return self._node.hello()
+
+    def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
+        """Return what the change leaves of what the node wants."""
+        return [
+            changed
+            for effect in self._node.handle(event, now_us)
+            for changed in self._change(effect)
+        ]
+
+
+def _changed(change: Change) -> Callable[[], Blueprint]:
+    def factory(boot: Boot) -> Node:
+        return _Changed(MESH_NODE.factory(boot), change)
+
+    return lambda: Blueprint(factory=factory, row_kinds=MESH_NODE.row_kinds)
+
+
+def _has(effect: Persist, kind: str) -> bool:
+    return any(row.kind == kind for row in effect.rows)
+
+
+def _does_not_wait_for(kind: str) -> Change:
+    def change(effect: Effect) -> Sequence[Effect]:
+        if isinstance(effect, Persist) and _has(effect, kind):
+            return [Persist(effect.rows), *effect.then]
+        return [effect]
+
+    return change
+
+
+def _never_writes(kind: str) -> Change:
+    def change(effect: Effect) -> Sequence[Effect]:
+        if isinstance(effect, Persist) and _has(effect, kind):
+            kept = tuple(row for row in effect.rows if row.kind != kind)
+            return [Persist(kept, effect.then)]
+        return [effect]
+
+    return change
+
+
+def _answers_answers(effect: Effect) -> Sequence[Effect]:
+    """Answer each answer to a heartbeat with ten heartbeats: a storm."""
+    if isinstance(effect, Send) and isinstance(effect.message, HeartbeatAcknowledged):
+        token = effect.message.token
+        return [effect, *(Send(effect.peer, Heartbeat(token=token)) for _ in range(10))]
+    return [effect]
+
+
+def _runs_twice(effect: Effect) -> Sequence[Effect]:
+    return [effect, effect] if isinstance(effect, Execute) else [effect]
+
+
+def _keeps_its_store_id() -> Blueprint:
+    """Take a disk that was lost for the one it replaces."""
+    stores: dict[int, StoreId] = {}
+
+    class Rolled(_Changed):
+        def __init__(self, boot: Boot) -> None:
+            super().__init__(MESH_NODE.factory(boot), lambda effect: [effect])
+            self._index = boot.device.index
+
+        def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
+            if isinstance(event, Restarted):
+                store = stores.setdefault(self._index, event.store)
+                event = Restarted(store=store, rows=event.rows)
+            return super().handle(event, now_us)
+
+    return Blueprint(factory=Rolled, row_kinds=MESH_NODE.row_kinds)
+
+
+def _forgets_batches() -> Blueprint:
+    """Restart without the batches that the disk kept."""
+
+    class Forgetful(_Changed):
+        def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
+            if isinstance(event, Restarted):
+                rows = tuple(row for row in event.rows if row.kind != BATCH_ROW)
+                event = Restarted(store=event.store, rows=rows)
+            return super().handle(event, now_us)
+
+    def factory(boot: Boot) -> Node:
+        return Forgetful(MESH_NODE.factory(boot), lambda effect: [effect])
+
+    return Blueprint(factory=factory, row_kinds=MESH_NODE.row_kinds)
+
+
+# Changes of the node itself.
+
+
+def _instead(
+    owner: object, name: str, value: object
+) -> Callable[[], AbstractContextManager[object]]:
+    return lambda: mock.patch.object(owner, name, value)
+
+
+def _never_again(redials: Redials, peer: PeerId, *, now_us: int) -> bool:
+    return peer not in redials.last_failure
+
+
+def _always(value: object) -> Callable[..., object]:
+    return lambda *_, **__: value
+
+
+def _unproven_result(proven: ProvenResult) -> Result:
+    return msgspec.msgpack.decode(proven.received, type=Result)
+
+
+@contextmanager
+def _stays_in_its_epoch() -> Iterator[None]:
+    """Restart in the epoch of before."""
+    original = Steward.on_restarted
+
+    def on_restarted(
+        self: Steward,
+        *,
+        rounds: list[RoundRow],
+        batches: list[BatchRow],
+        decisions: list[tuple[bytes, DecisionRow]],
+    ) -> list[Effect]:
+        before = [RoundRow(round=row.round - 1) for row in rounds]
+        return original(self, rounds=before, batches=batches, decisions=decisions)
+
+    with mock.patch.object(Steward, "on_restarted", on_restarted):
+        yield
+
+
+@contextmanager
+def _votes_again() -> Iterator[None]:
+    """Take a task whose outcome is on its way to the disk for an open one."""
+    is_open = property(lambda task: task.decided is None)
+    with mock.patch.object(TaskProgress, "is_open", is_open):
+        yield
+
+
+def _crash(disk: DiskFate) -> Crash:
+    return Crash(
+        at_us=0,
+        who=SUBMITTER,
+        disk=disk,
+        when_working=True,
+        restart_after_us=2 * US_PER_S,
+    )
+
+
+def _submitter_restarts(seed: int) -> Plan:
+    return _plan(seed, _crash(DiskFate.KEEP))
+
+
+def _submitter_loses_its_disk(seed: int) -> Plan:
+    again = Submit(at_us=SUBMIT_US + 40 * US_PER_S, node=SUBMITTER, work_us=WORK_US)
+    return _plan(seed, _crash(DiskFate.LOSE_ALL), again)
+
+
+def _executor_gone(seed: int) -> Plan:
+    """The executor is away for longer than anybody waits for a decision."""
+    crash = Crash(at_us=0, who="executor", when_working=True, restart_after_us=None)
+    return _plan(seed, crash)
+
+
+def _split(seed: int) -> Plan:
+    split = Split(at_us=SUBMIT_US, groups=((SUBMITTER,), (0, 2)), for_us=40 * US_PER_S)
+    return _plan(seed, split)
+
+
+def _cancelled(seed: int) -> Plan:
+    """Cancel while results are on their way to a slow disk."""
+    cancels = (
+        Cancel(at_us=SUBMIT_US + WORK_US + 60_000 * step, submission=1, index=step % 8)
+        for step in range(24)
+    )
+    return _plan(seed, *cancels, host=HostSettings(sync_us=400_000))
+
+
+def _lied_to(how: Falsehood) -> Callable[[int], Plan]:
+    def plan(seed: int) -> Plan:
+        return _plan(seed, Lie(at_us=0, node=0, how=how, for_us=30 * US_PER_S))
+
+    return plan
+
+
+def _hot(seed: int) -> Plan:
+    heats = [
+        Heat(at_us=0, node=node, celsius=95, over_us=0, for_us=30 * US_PER_S) for node in (0, 2)
+    ]
+    return _plan(seed, *heats)
+
+
+def _narrow(seed: int) -> Plan:
+    """Devices that may hold two leases, and many small batches."""
+    many = (Submit(at_us=SUBMIT_US, node=SUBMITTER, work_us=WORK_US) for _ in range(12))
+    return _plan(
+        seed,
+        *many,
+        host=HostSettings(workers_count=8, leases_max=2),
+        budget=Budget(leases_max=2),
+    )
+
+
+MUTANTS = (
+    Mutant(
+        name="accepts before it is durable",
+        plan=_plan,
+        blueprint=_changed(_does_not_wait_for(BATCH_ROW)),
+        found_by=("S1",),
+    ),
+    Mutant(
+        name="never writes what it accepts",
+        plan=_plan,
+        blueprint=_changed(_never_writes(BATCH_ROW)),
+        found_by=("S1",),
+    ),
+    Mutant(
+        name="tells an outcome before its vote is durable",
+        plan=_plan,
+        blueprint=_changed(_does_not_wait_for(DECISION_ROW)),
+        found_by=("S8",),
+    ),
+    Mutant(
+        name="never writes its votes",
+        plan=_plan,
+        blueprint=_changed(_never_writes(DECISION_ROW)),
+        found_by=("S8",),
+    ),
+    Mutant(
+        name="votes as a store whose disk it lost",
+        plan=_submitter_loses_its_disk,
+        blueprint=_keeps_its_store_id,
+        found_by=("S8",),
+    ),
+    Mutant(
+        name="forgets accepted batches in a restart",
+        plan=_submitter_restarts,
+        blueprint=_forgets_batches,
+        found_by=("S1", "L2", "not within 60 s: L2"),
+    ),
+    Mutant(
+        name="leases in the epoch of before a restart",
+        plan=_submitter_restarts,
+        plant=_stays_in_its_epoch,
+        found_by=("S8",),
+    ),
+    Mutant(
+        name="votes twice on a task",
+        plan=_cancelled,
+        plant=_votes_again,
+        found_by=("S8", "S2"),
+    ),
+    Mutant(
+        name="takes results that another key signed",
+        plan=_lied_to(Falsehood.FOREIGN_SIGNATURE),
+        plant=_instead(verification, "open_result", _unproven_result),
+        found_by=("S3",),
+    ),
+    Mutant(
+        name="does not compare outputs with their signed digest",
+        plan=_lied_to(Falsehood.WRONG_RESULT),
+        plant=_instead(contents.Contents, "_wrong", _always(None)),
+        found_by=("S3",),
+    ),
+    Mutant(
+        name="starts a run twice",
+        plan=_plan,
+        blueprint=_changed(_runs_twice),
+        found_by=("S5",),
+    ),
+    Mutant(
+        name="takes more leases than its cap",
+        plan=_narrow,
+        plant=_instead(HeldLeases, "__len__", _always(0)),
+        found_by=("S5",),
+    ),
+    Mutant(
+        name="works when it is too hot",
+        plan=_hot,
+        plant=_instead(OwnBreaker, "allows_work", True),
+        found_by=("S7",),
+    ),
+    Mutant(
+        name="never lets a lease run out",
+        plan=_executor_gone,
+        plant=_instead(LeaseBook, "on_timer_due", _always((None, []))),
+        found_by=("not within 60 s: L2",),
+    ),
+    Mutant(
+        name="never dials again",
+        plan=_split,
+        plant=_instead(Redials, "is_due", _never_again),
+        found_by=("not within 90 s: L1", "not within 60 s: L2"),
+    ),
+    Mutant(
+        name="never hangs up on silence",
+        plan=_split,
+        plant=_instead(liveness, "SILENCE_US_MAX", 1 << 62),
+        found_by=("not within 60 s: L2", "not within 90 s: L1"),
+    ),
+    Mutant(
+        name="answers answers",
+        plan=_plan,
+        blueprint=_changed(_answers_answers),
+        found_by=("S11",),
+    ),
+)
