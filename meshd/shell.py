@@ -6,23 +6,27 @@ event, so the node is never late for one peer because of another.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 import trio
 
-from meshd.blobstore import BlobStore
 from meshd.defects import NodeFailed
 from meshd.errors import StoreError
-from meshd.finding import Finding
 from meshd.mailbox import Durable, Item, Mailbox
-from meshd.node import MeshNode
-from meshd.questions import Questions
-from meshd.runs import Contents, Runs
-from meshd.store import Store
-from meshd.writer import RowReader, Writer
+from meshd.shell_parts import (
+    AnswerDesk,
+    BlobKeeper,
+    ContentFetcher,
+    Decider,
+    LinkHands,
+    ProgramRunner,
+    ProviderFinder,
+    RowStore,
+    RowWriter,
+)
+from meshd.writer import RowReader
 from p2p.errors import NetworkError
-from p2p.links import Links
 from wire.effects import (
     Answer,
     AnswerJoin,
@@ -59,17 +63,17 @@ class Shell:
     def __init__(
         self,
         *,
-        node: MeshNode,
+        node: Decider,
         mailbox: Mailbox,
-        links: Links,
-        store: Store,
-        writer: Writer,
+        links: LinkHands,
+        store: RowStore,
+        writer: RowWriter,
         rows: RowReader,
-        blobs: BlobStore,
-        contents: Contents,
-        runs: Runs,
-        finding: Finding,
-        questions: Questions,
+        blobs: BlobKeeper,
+        contents: ContentFetcher,
+        runs: ProgramRunner,
+        finding: ProviderFinder,
+        questions: AnswerDesk,
         publish: Callable[[str, RecordsGiven], Awaitable[None]],
         now_us: Callable[[], int],
     ) -> None:
@@ -98,7 +102,7 @@ class Shell:
                 while self._writer.waiting_rows_count > ROWS_BEHIND_MAX:
                     await self._writer.wait_idle()  # the disk is behind: take in nothing more
 
-    def _effects_of(self, item: Item) -> list[Effect] | tuple[Effect, ...]:
+    def _effects_of(self, item: Item) -> Sequence[Effect]:
         if isinstance(item, Durable):
             return item.then
         try:

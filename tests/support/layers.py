@@ -73,6 +73,7 @@ SHELLS = frozenset(
         "meshd.secrecy",
         "meshd.sensing",
         "meshd.shell",
+        "meshd.shell_parts",
         "meshd.status",
         "meshd.store",
         "meshd.store_identity",
