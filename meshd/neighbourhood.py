@@ -213,8 +213,8 @@ class Neighbourhood:
         match key:
             case ReviewDue():
                 return [] if self.is_stopping else self.overlay.on_review_due(now_us=now_us)
-            case HeartbeatDue(peer):
-                return self.liveness.on_heartbeat_due(peer, now_us=now_us)
+            case HeartbeatDue():
+                return self.liveness.on_heartbeat_due(now_us=now_us)
             case ExchangeDue():
                 return self.gossip.on_exchange_due()
             case ProvideReviewDue():

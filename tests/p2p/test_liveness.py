@@ -49,9 +49,9 @@ class Bench:
 
     def beat(self, *, late_us: int = 0) -> list[Effect]:
         """Let the timer run out."""
-        assert SetTimer(HeartbeatDue(PEER), HEARTBEAT_EVERY_US) in self.effects
+        assert SetTimer(HeartbeatDue(), HEARTBEAT_EVERY_US) in self.effects
         self.now_us += HEARTBEAT_EVERY_US + late_us
-        self.effects = self.liveness.on_heartbeat_due(PEER, now_us=self.now_us)
+        self.effects = self.liveness.on_heartbeat_due(now_us=self.now_us)
         return self.effects
 
     def hear(self, *, after_us: int = 0) -> None:
@@ -65,6 +65,10 @@ class Bench:
 
     def measured(self) -> Measured:
         return self.measurements.of(PEER)
+
+
+def numbered(number: int) -> PeerId:
+    return PeerId(bytes([number]) * 32)
 
 
 def is_hung_up(effects: list[Effect]) -> bool:
@@ -235,11 +239,45 @@ def test_after_a_link_is_down_nothing_is_asked_heard_or_kept() -> None:
     token = bench.token
     bench.liveness.on_link_down(PEER)
     bench.liveness.on_link_down(PEER)
-    assert bench.liveness.on_heartbeat_due(PEER, now_us=bench.now_us) == []
+    assert bench.liveness.on_heartbeat_due(now_us=bench.now_us) == []
     bench.hear()
     bench.answer(token)
     assert bench.measured() == Measured()
     assert bench.liveness == Liveness(measurements=bench.measurements, rng=bench.liveness.rng)
+
+
+def test_links_of_about_the_same_age_share_a_timer_and_others_are_not_asked_with_them() -> None:
+    bench = Bench()
+    came_us = {1: 0, 2: 300_000, 3: 400_000, 4: 1_000_000}
+    for number, after_us in came_us.items():
+        bench.liveness.on_link_up(numbered(number), now_us=bench.now_us + after_us)
+    asked_us: dict[PeerId, list[int]] = {}
+    due_us = bench.now_us + HEARTBEAT_EVERY_US
+    timers_count = 0
+    while due_us <= bench.now_us + 5 * HEARTBEAT_EVERY_US:
+        timers_count += 1
+        effects = bench.liveness.on_heartbeat_due(now_us=due_us)
+        for effect in effects:
+            if isinstance(effect, Send):
+                asked_us.setdefault(effect.peer, []).append(due_us - bench.now_us)
+                bench.liveness.on_heard(effect.peer, now_us=due_us)
+        [after_us] = [effect.after_us for effect in effects if isinstance(effect, SetTimer)]
+        due_us += after_us
+    assert asked_us[PEER] == asked_us[numbered(1)] == asked_us[numbered(3)]
+    assert asked_us[PEER] == [number * HEARTBEAT_EVERY_US for number in range(1, 6)]
+    assert asked_us[numbered(4)] == [each_us + 1_000_000 for each_us in asked_us[PEER][:-1]]
+    assert timers_count == 9, "two each two seconds, for five links"
+
+
+def test_a_link_that_ends_leaves_the_timer_to_the_others() -> None:
+    bench = Bench()
+    bench.liveness.on_link_up(OTHER, now_us=bench.now_us + 1_000_000)
+    bench.liveness.on_link_down(PEER)
+    due_us = bench.now_us + HEARTBEAT_EVERY_US
+    assert bench.liveness.on_heartbeat_due(now_us=due_us) == [SetTimer(HeartbeatDue(), 1_000_000)]
+    [asked, _] = bench.liveness.on_heartbeat_due(now_us=due_us + 1_000_000)
+    assert isinstance(asked, Send)
+    assert asked.peer == OTHER
 
 
 def test_a_new_link_to_the_same_peer_begins_anew() -> None:
