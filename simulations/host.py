@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, get_args
-
-from msgspec import Struct
+from typing import Protocol
 
 from simulations.backup import Backup, HomeBlobs
 from simulations.blobs import Transfers
@@ -40,8 +38,6 @@ from wire.events import Event
 from wire.messages import Hello
 
 CLOCK_ORIGIN_US_MAX = 30 * 86_400_000_000
-
-_EVENT_NAMES: dict[type[Event], str] = {kind: f"event.{kind.__name__}" for kind in get_args(Event)}
 
 
 class Observer(Protocol):
@@ -185,10 +181,8 @@ class SimulatedHost:
         """Return this device's half of a handshake."""
         return self.node().hello()
 
-    def note(self, event: str, fields: Mapping[str, Field] | Struct) -> None:
-        """Write a line into the trace: all that it says of this device goes through here."""
-        if isinstance(fields, Struct):
-            fields = summary(fields)
+    def note(self, event: str, fields: Mapping[str, Field]) -> None:
+        """Write a line into the trace."""
         self.around.trace.add(self._engine.now_us, self.index, event, fields)
 
     # Life of the process.
@@ -256,7 +250,7 @@ class SimulatedHost:
     def set_gray(self, gray: Gray | None) -> None:
         """Let the device look well and not work, None: work again. Restarts do not cure it."""
         self._gray = gray or Gray()
-        self.note("process.gray", self._gray)
+        self.note("process.gray", summary(self._gray))
         self._contents.slowdown = self._gray.slowdown
         self._hands.drops = self._gray.drops
         self._set_standing_still()
@@ -325,7 +319,7 @@ class SimulatedHost:
         node = self._node
         if node is None:
             return
-        self.note(_EVENT_NAMES[type(event)], event)
+        self.around.trace.add_handled(self._engine.now_us, self.index, event)
         for observer in self.around.observers:
             observer.saw_event(self, event)
         try:
