@@ -94,7 +94,7 @@ def random_plan(seed: int, *, node_count: int | None = None) -> Plan:
         discovery=rng.choice((Discovery.LAN, Discovery.SEEDS)),
         steps=tuple(
             sorted(
-                (*submissions, *_cancels(rng, submissions), *_faults(rng, count)),
+                (*submissions, *_cancels(rng, submissions), *_faults(rng, count, submitters)),
                 key=lambda step: step.at_us,
             )
         ),
@@ -168,9 +168,9 @@ def _cancels(rng: Random, submissions: list[Submit]) -> list[Cancel]:
     return cancels
 
 
-def _faults(rng: Random, node_count: int) -> Faults:
+def _faults(rng: Random, node_count: int, submitters: list[int]) -> Faults:
     kinds = [kind for kind in _KINDS if rng.random() < KINDS_SHARE] or ["crash"]
-    draw = _Draw(rng, node_count)
+    draw = _Draw(rng, node_count, submitters)
     steps: Faults = []
     for _ in range(rng.randrange(1, FAULTS_MAX + 1)):
         steps += _KINDS[rng.choice(kinds)](draw)
@@ -180,9 +180,10 @@ def _faults(rng: Random, node_count: int) -> Faults:
 class _Draw:
     """What faults draw: when, where, how long."""
 
-    def __init__(self, rng: Random, node_count: int) -> None:
+    def __init__(self, rng: Random, node_count: int, submitters: list[int]) -> None:
         self.rng = rng
         self.node_count = node_count
+        self.others = [node for node in range(node_count) if node not in submitters]
 
     def at_us(self) -> int:
         return self.rng.randrange(BEGIN_US, END_US)
@@ -349,7 +350,10 @@ def _fill_disk(draw: _Draw) -> Faults:
 
 
 def _restore(draw: _Draw) -> Faults:
-    at_us, node = draw.at_us(), draw.node()
+    """Put back a device that submits nothing: tasks of a store that was put back stay undecided."""
+    if not draw.others:
+        return _stop(draw)
+    at_us, node = draw.at_us(), draw.rng.choice(draw.others)
     restored_us = at_us + draw.while_us()
     return [
         Backup(at_us=at_us, node=node),
