@@ -7,7 +7,7 @@ from simulations.engine import US_PER_S
 from simulations.errands import Errands
 from simulations.errors import InvariantBroken
 from simulations.host import SimulatedHost
-from simulations.submission import opened_output
+from simulations.submission import opened_output, shown_digest
 from simulations.world import World
 from wire.answers import (
     PeerList,
@@ -98,10 +98,13 @@ class Aftermath:
         if view.status == ExecutionStatus.OUT_OF_TIME:
             self._world.checks.seen["task.out_of_time"] += 1  # by the executor's clock: no output
             return
+        host = self._world.hosts[one.host]
+        output = opened_output(host, result)
+        if output is None or shown_digest(host, result, output) != view.output_digest:
+            raise InvariantBroken(f"S3: {view.id} put out something else than was signed")
         if view.executor in self._liars():
             self._world.checks.seen["lie.accepted"] += 1  # a single executor's word is all there is
             return
-        output = opened_output(self._world.hosts[one.host], result)
         if output != self._errands.expected_output(view.id, view.index):
             raise InvariantBroken(f"S3: {view.id} put out something else than its program does")
 

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from p2p.directory import MEMBERS_MAX
 from p2p.overlay import DIALS_MAX, LINKS_MAX
+from scheduler.admission import LEASES_MAX
 from simulations.clock import DRIFT_PPM_MAX, WALL_UNCERTAINTY_US
 from simulations.cpu import CpuCosts
 from wire.effects import Effect
@@ -82,6 +83,7 @@ class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     capabilities: tuple[str, ...] = ()
     members_max: Annotated[int, Meta(ge=1)] = MEMBERS_MAX
     links_max: Annotated[int, Meta(ge=1)] = LINKS_MAX
+    leases_max: Annotated[int, Meta(ge=1)] = LEASES_MAX
     dials_max: Annotated[int, Meta(ge=1)] = DIALS_MAX
 
 

@@ -32,6 +32,7 @@ def make_mesh_node(boot: Boot) -> Node:
         links_max=host.links_max,
         dials_max=host.dials_max,
         members_max=host.members_max,
+        leases_max=host.leases_max,
         breaker=breaker,
         lease_us=host.lease_us,
     )

@@ -18,10 +18,13 @@ from wire.content import (
     BATCH_KEY_BYTES,
     Content,
     Invocation,
+    digest_key,
     input_purpose,
     open_content,
+    output_digest,
     output_purpose,
 )
+from wire.ids import digest_text
 from wire.signed import encode_body
 from wire.tasks import Task
 
@@ -72,6 +75,12 @@ def opened_output(host: SimulatedHost, view: ResultView) -> bytes | None:
         return None
     batch_key = host.device.signer.unseal(view.box)
     return open_content(sealed, batch_key=batch_key, purpose=output_purpose(view.index))
+
+
+def shown_digest(host: SimulatedHost, view: ResultView, output: bytes) -> str:
+    """Return the digest of `output` as people are shown it, keyed as the result's executor did."""
+    batch_key = host.device.signer.unseal(view.box)
+    return digest_text(output_digest(output, key=digest_key(batch_key)))
 
 
 def _sealed_input(host: SimulatedHost, text: bytes, batch_key: bytes, index: int) -> Content:
