@@ -11,7 +11,6 @@ import msgspec
 from msgspec.structs import replace
 
 from mutants.hunt import Mutant
-from p2p import liveness
 from p2p.redials import Redials
 from scheduler import batch, results, verification
 from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow, TaskProgress
@@ -24,7 +23,6 @@ from simulations.device import Boot, HostSettings, Node
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.mesh_node import MESH_NODE
-from simulations.paths import NetworkSettings
 from simulations.plan import SUBMITTER_ROLES, Expectations, Plan
 from simulations.steps import (
     AnyStep,
@@ -266,11 +264,6 @@ def _split(seed: int) -> Plan:
     return _plan(seed, split)
 
 
-def _silent_split(seed: int) -> Plan:
-    """A split in which no kernel gives up before the run is over."""
-    return replace(_split(seed), network=NetworkSettings(keepalive_us=600 * US_PER_S))
-
-
 def _cancelled(seed: int) -> Plan:
     """Cancel while results are on their way to a slow disk."""
     cancels = (
@@ -396,12 +389,6 @@ MUTANTS = (
         plan=_split,
         plant=_instead(Redials, "is_due", _never_again),
         found_by=("not within 90 s: L1", "not within 60 s: L2"),
-    ),
-    Mutant(
-        name="never hangs up on silence",
-        plan=_silent_split,
-        plant=_instead(liveness, "SILENCE_US_MAX", 1 << 62),
-        found_by=("not within 60 s: L2", "not within 90 s: L1"),
     ),
     Mutant(
         name="answers answers",
