@@ -97,12 +97,14 @@ def _without_node(plan: Plan, *, node: int) -> Iterator[Plan]:
     plain["steps"] = [
         _step_without(step, node) for step in plain["steps"] if not _is_of_node(step, node)
     ]
-    for name in ("roles", "hosts"):
-        plain[name] = {
-            _moved(int(other), node): value
-            for other, value in plain[name].items()
+    for of_nodes in (plain["roles"], plain["hosts"], plain["network"]["regions"]):
+        kept = {
+            str(_moved(int(other), node)): value
+            for other, value in of_nodes.items()
             if int(other) != node
         }
+        of_nodes.clear()
+        of_nodes.update(kept)
     plain["absent"] = _moved_all(plain["absent"], node)
     yield from _plan(plain)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.resource_tracker
 import signal
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ class Workers(Generic[Result]):
     ) -> Generator[tuple[int, Result | WorkerDied], None, None]:
         """Yield each seed with what came of it, as they come. Close it to end the workers."""
         self._waiting = iter(seeds)
+        # Spawning starts it otherwise, and with it unblocks what `_interrupts_held` blocks.
+        multiprocessing.resource_tracker.ensure_running()
         try:
             while self._fill():
                 yield from self._next()
@@ -66,7 +69,8 @@ class Workers(Generic[Result]):
             seed = next(self._waiting, None)
             if seed is None:
                 break
-            self._workers.append(self._start(seed))
+            with _interrupts_held():
+                self._workers.append(self._start(seed))
         return bool(self._workers)
 
     def _start(self, seed: int) -> _Worker:
@@ -115,6 +119,16 @@ class Workers(Generic[Result]):
         self._workers.clear()
 
 
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until a process is started whole, and never reach that process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which it inherits
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _ask(worker: _Worker, seed: int) -> None:
     with contextlib.suppress(BrokenPipeError):  # it died: reading from it will tell
         worker.pipe.send(seed)
@@ -122,7 +136,6 @@ def _ask(worker: _Worker, seed: int) -> None:
 
 def _serve(work: Callable[[int], object], pipe: Connection) -> None:
     """Work until the pipe ends. A defect in `work` ends the process, with its traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is for who started us
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(work(pipe.recv()))

@@ -8,9 +8,11 @@ from pathlib import Path
 import msgspec
 
 from meshd.cli.files import FileFailed, writing
+from meshd.cli.output import note
 from simulations.plan_file import Repro, repro_to_json
 from simulations.runs import Run
 from simulations.summary import Summary
+from simulations.trace_lines import trace_lines
 
 REPRO = "repro.json"
 TRACE = "trace.jsonl"
@@ -35,9 +37,9 @@ def write_files(directory: Path, run: Run, summary: Summary) -> None:
     lines = run.lines
     _write(directory / TRACE, "".join(f"{line}\n" for line in lines).encode())
     _write(directory / "summary.json", _json(summary))
-    _write_pictures(directory, lines, title=f"{summary.scenario}, seed {summary.seed}")
     if run.error is not None:
         write_repro(directory / REPRO, run, commit=summary.commit)
+    _write_pictures(directory, lines, summary)
 
 
 def write_repro(path: Path, run: Run, *, commit: str) -> None:
@@ -46,14 +48,26 @@ def write_repro(path: Path, run: Run, *, commit: str) -> None:
     _write(path, repro_to_json(Repro(plan=run.runner.plan, broke=broke, commit=commit)))
 
 
-def _write_pictures(directory: Path, lines: tuple[str, ...], *, title: str) -> None:
+def _write_pictures(directory: Path, lines: tuple[str, ...], summary: Summary) -> None:
     from simulations.png import png_of  # what draws is slow to import
     from simulations.svg import svg_of
-    from simulations.timeline import timeline
+    from simulations.timeline import Title, timeline
 
-    drawing = timeline(lines, title)
+    title = Title(
+        scenario=summary.scenario,
+        seed=summary.seed,
+        digest=summary.digest,
+        broken=summary.breach.message if summary.breach else None,
+        broken_at_us=summary.breach.at_us if summary.breach else None,
+    )
+    drawing = timeline(trace_lines(lines), title)
     _write(directory / "timeline.svg", svg_of(drawing).encode())
-    _write(directory / "timeline.png", png_of(drawing))
+    try:
+        picture = png_of(drawing)
+    except ValueError as error:  # it has a bound, which a mesh of thousands is beyond
+        note(f"timeline.png is left out: {error}")
+    else:
+        _write(directory / "timeline.png", picture)
 
 
 def _json(summary: Summary) -> bytes:

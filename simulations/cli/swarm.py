@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import click
@@ -103,7 +104,7 @@ def _told(seed: int, result: SeedResult | WorkerDied) -> SeedResult:
 @contextlib.contextmanager
 def _progress(seeds_count: int) -> Iterator[Callable[[SwarmTally], None]]:
     """Give what is told of every seed, and shows it."""
-    if click.get_text_stream("stderr").isatty():
+    if sys.stderr.isatty():
         with _bar(seeds_count) as advance:
             yield advance
     else:
