@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from simulations.trace_lines import TraceLine
 
-NAMED_MAX = 6  # devices; of more only the count is told
+RANGES_MAX = 6
 CUTS = ("split", "bridge", "ring", "cut")
 JAMS = ("jam",)
 # Seen in the life of the process itself.
@@ -41,12 +41,16 @@ WORDS: Mapping[str, str] = MappingProxyType(
 class FaultSpan:
     """One fault. No end: it lasts as long as the trace, or is a moment (`MOMENTS`)."""
 
-    number: int
     kind: str
     nodes: tuple[int, ...]
     detail: str
     begun_us: int
     ended_us: int | None = None
+
+    @property
+    def sameness(self) -> tuple[str, tuple[int, ...], str]:
+        """What two faults have in common that are the same one, at another time."""
+        return self.kind, self.nodes, self.detail
 
     @property
     def is_cut(self) -> bool:
@@ -56,9 +60,7 @@ class FaultSpan:
     @property
     def name(self) -> str:
         """What people call it, with its detail."""
-        words = WORDS.get(self.kind, self.kind.replace("_", " "))
-        detail = self.detail or ("" if self.kind == "ring" else _devices(self.nodes))
-        return f"{words}: {detail}" if detail else words
+        return _said(self.kind, self._detail or ("" if self.is_cut else devices_text(self.nodes)))
 
     @property
     def sides(self) -> tuple[tuple[int, ...], ...]:
@@ -79,18 +81,27 @@ class FaultSpan:
 
     def meaning(self, node: int) -> str | None:
         """Return what it means to a device, None if nothing that its process does not show."""
-        if self.kind in OF_PROCESS or node not in self.nodes:
+        if self.kind in OF_PROCESS + MOMENTS or node not in self.nodes:
             return None
         if "->" in self.detail and self.kind in CUTS + JAMS:
             return self._one_way(node)
         if self.kind == "bridge" and len(self.sides) == 3:
             far = {0: self.sides[2], 2: self.sides[0]}.get(self.side_of(node))
-            return f"cannot reach {_devices(far)}" if far else "bridge: reaches all"
+            return f"cannot reach {devices_text(far)}" if far else "bridge: reaches all"
         if self.kind == "split" and self.sides:
             mine = self.sides[self.side_of(node)]
-            return f"cannot reach {_devices([one for one in self.nodes if one not in mine])}"
-        words = WORDS.get(self.kind, self.kind.replace("_", " "))
-        return f"{words} {self.detail}".strip()
+            return f"cannot reach {devices_text([one for one in self.nodes if one not in mine])}"
+        return _said(self.kind, self._detail)
+
+    @property
+    def _detail(self) -> str:
+        """Its detail for people: devices as "0-29 | 30-59", other words without underlines."""
+        if "|" in self.detail:
+            groups = (devices_text(_numbers(group)) for group in self.detail.split("|"))
+            return " | ".join(groups)
+        if "->" in self.detail:
+            return " -> ".join(map(devices_text, self._ways))
+        return self.detail.replace("_", " ")
 
     @property
     def _ways(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -101,15 +112,16 @@ class FaultSpan:
         origins, targets = self._ways
         late = " in time" if self.kind in JAMS else ""
         if node in origins:
-            return f"does not get through to {_devices(targets)}{late}"
-        return f"does not hear {_devices(origins)}{late}"
+            return f"does not get through to {devices_text(targets)}{late}"
+        return f"does not hear {devices_text(origins)}{late}"
 
 
 class FaultSpans:
     """All faults of a run, in the order in which they began."""
 
     def __init__(self) -> None:
-        self.faults: dict[int, FaultSpan] = {}
+        self.faults: list[FaultSpan] = []
+        self._open: dict[int, FaultSpan] = {}
 
     def on_line(self, line: TraceLine) -> None:
         """Take a line; others than those of faults change nothing."""
@@ -118,24 +130,40 @@ class FaultSpans:
             return
         if line.event == "fault.begun":
             nodes = _numbers(line.text("nodes"))
-            fault = FaultSpan(number, line.text("fault"), nodes, line.text("detail"), line.time_us)
-            self.faults.setdefault(number, fault)
-        elif line.event == "fault.ended" and number in self.faults:
-            self.faults[number].ended_us = line.time_us
+            fault = FaultSpan(line.text("fault"), nodes, line.text("detail"), line.time_us)
+            self.faults.append(fault)
+            self._open[number] = fault
+        elif line.event == "fault.ended" and number in self._open:
+            self._open.pop(number).ended_us = line.time_us
 
     def has(self, kind: str, node: int) -> bool:
         """Whether a fault of this kind lasts at a device."""
-        return any(
-            fault.kind == kind and fault.ended_us is None and node in fault.nodes
-            for fault in self.faults.values()
-        )
+        return any(fault.kind == kind and node in fault.nodes for fault in self._open.values())
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split() if part.isdecimal())
 
 
-def _devices(nodes: Sequence[int]) -> str:
-    if len(nodes) > NAMED_MAX:
+def _said(kind: str, detail: str) -> str:
+    words = WORDS.get(kind, kind.replace("_", " "))
+    return f"{words}: {detail}" if detail else words
+
+
+def devices_text(nodes: Sequence[int]) -> str:
+    """Return the numbers of devices, "0-3, 7"; of many ranges only how many devices they are."""
+    ranges: list[tuple[int, int]] = []
+    for node in sorted(nodes):
+        if ranges and node == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], node)
+        else:
+            ranges.append((node, node))
+    if len(ranges) > RANGES_MAX:
         return f"{len(nodes)} devices"
-    return " ".join(map(str, nodes))
+    return ", ".join(_range(first, last) for first, last in ranges)
+
+
+def _range(first: int, last: int) -> str:
+    if last - first < 2:
+        return str(first) if first == last else f"{first}, {last}"
+    return f"{first}-{last}"

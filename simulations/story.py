@@ -66,7 +66,7 @@ def story_of(lines: Iterable[TraceLine]) -> Story:
         tasks.on_line(line)
     story.devices = dict(sorted(story.devices.items()))
     story.batches = list(tasks.batches.values())
-    story.faults = list(faults.faults.values())
+    story.faults = faults.faults
     return story
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from simulations.disk import DiskFate
 from simulations.trace_lines import TraceLine
 
 PROCESS_ENDED = "its process ended"
@@ -56,7 +57,7 @@ class BatchLife:
     node: int
     accepted_us: int
     tasks: list[TaskLife]
-    is_lost: bool = False  # the disk that kept it was lost
+    lost_us: int | None = None  # when the disk that kept it was lost
 
     @property
     def undecided_count(self) -> int:
@@ -108,9 +109,10 @@ class TaskLives:
     def _on_crashed(self, line: TraceLine) -> None:
         for run in self._running.pop(line.node, {}).values():
             _end(run, line, PROCESS_ENDED)
-        if line.text("disk") == "lose_all":
+        if line.text("disk") == DiskFate.LOSE_ALL:
             for batch in self.batches.values():
-                batch.is_lost |= batch.node == line.node
+                if batch.node == line.node and batch.lost_us is None:
+                    batch.lost_us = line.time_us
 
     def _on_view(self, line: TraceLine) -> None:
         """Whoever asks at the submitting device is told."""

@@ -14,6 +14,7 @@ from simulations.drawing import (
     GREEN,
     VERMILLION,
     WHITE,
+    Anchor,
     Drawing,
     Mark,
     Rect,
@@ -104,8 +105,8 @@ def _faults(story: Story, scale: Scale, top: float) -> Section:
     if not story.faults:
         return Section([], top)
     marks, y = heading("Faults", top)
-    bars = fault_bars(story.faults, scale, y)
-    return Section([*marks, *bars.marks], bars.bottom)
+    bars = fault_bars(story.faults, scale, top + 9)
+    return Section([*marks, *bars.marks], max(y, bars.bottom))
 
 
 # Moments that concern everything.
@@ -119,7 +120,7 @@ def _moments(story: Story, title: Title, scale: Scale, top: float) -> Section:
         shown = cut_text(text, RIGHT - LEFT - 10)
         is_left = x + 6 + text_width(shown) > WIDTH - MARGIN
         place = max(MARGIN + text_width(shown), x - 6) if is_left else x + 6
-        anchor = "end" if is_left else "start"
+        anchor: Anchor = "end" if is_left else "start"
         marks.append(Text(x=place, y=top + 11, text=shown, fill=colour, anchor=anchor))
         marks.append(line((x, top), (x, top + MOMENT_HEIGHT), colour, width=1.5))
         top += MOMENT_HEIGHT

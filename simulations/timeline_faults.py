@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulations.drawing import (
     GRAY,
     GREEN,
-    INK,
     ORANGE,
     PURPLE,
     SKY,
     VERMILLION,
+    WHITE,
     YELLOW,
     Mark,
     Rect,
     Text,
     cut_text,
     line,
-    readable_on,
     text_width,
     tint,
 )
@@ -31,11 +30,15 @@ BAR_HEIGHT = 13.0
 TEXT_SIZE = 10.0
 GAP = 10.0
 ROWS_MAX = 14
-LABEL_WIDTH_MAX = 420.0
+LABEL_WIDTH_MAX = 360.0
+LABELS_TO = RIGHT + 80  # the right column is empty here
+NEAR = 1.0
 
 # One colour for each side of a cut; beyond them colours come again, the words do not.
 SIDES = (tint(ORANGE, 550), tint(SKY, 650), tint(PURPLE, 600), tint(YELLOW, 750), tint(GREEN, 450))
 OTHER = "#d8dee4"
+SHADOW, EDGE = "#f4f1ea", "#a79a80"
+EDGES_FROM = 20.0  # a shadow that is narrower has no edges: they would hide what is there
 LIE = tint(VERMILLION, 450)
 
 
@@ -49,15 +52,12 @@ def fault_colour(fault: FaultSpan, node: int | None = None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kind:
-    """The same fault, however often it comes: it has one row and one label."""
+class Bar:
+    """From where to where a fault is drawn."""
 
-    faults: list[FaultSpan]
-
-    @property
-    def label(self) -> str:
-        count = len(self.faults)
-        return self.faults[0].name if count == 1 else f"{self.faults[0].name}, {count} times"
+    fault: FaultSpan
+    start: float
+    end: float
 
 
 def end_of(fault: FaultSpan, scale: Scale) -> int:
@@ -67,25 +67,34 @@ def end_of(fault: FaultSpan, scale: Scale) -> int:
     return fault.begun_us if fault.kind in MOMENTS else scale.end_us
 
 
+def bars(faults: Sequence[FaultSpan], scale: Scale) -> list[Bar]:
+    """Return where each fault lies; the same ones become one where no eye could part them."""
+    found: list[Bar] = []
+    latest: dict[tuple[str, tuple[int, ...], str], int] = {}
+    for fault in faults:
+        bar = Bar(fault, scale.x(fault.begun_us), scale.x(end_of(fault, scale)))
+        place = latest.get(fault.sameness)
+        if place is not None and bar.start - found[place].end < NEAR:
+            found[place] = replace(found[place], end=max(found[place].end, bar.end))
+        else:
+            latest[fault.sameness] = len(found)
+            found.append(bar)
+    return found
+
+
 def fault_bars(faults: Sequence[FaultSpan], scale: Scale, top: float) -> Section:
-    """Return a labelled bar for each fault; the same ones share a row."""
-    kinds = [*_kinds(faults)]
-    labels = [cut_text(kind.label, LABEL_WIDTH_MAX, TEXT_SIZE) for kind in kinds]
-    extents = [_extent(kind, label, scale) for kind, label in zip(kinds, labels, strict=True)]
-    places = rows(extents, gap=GAP)
+    """Return a labelled bar for each fault; the same ones share a row and a label."""
+    named = [*_named(faults, scale)]
+    places = rows([one.extent for one in named], gap=GAP, rows_max=ROWS_MAX)
     marks: list[Mark] = []
-    for kind, label, extent, row in zip(kinds, labels, extents, places, strict=True):
+    for one, row in zip(named, places, strict=True):
         if row < ROWS_MAX:
-            y = top + row * ROW_HEIGHT
-            marks += [_bar(fault, scale, y) for fault in kind.faults]
-            marks.append(_label(kind, label, extent, scale, y))
+            marks += one.marks(top + row * ROW_HEIGHT)
     rows_count = min(max(places, default=-1) + 1, ROWS_MAX)
     bottom = top + rows_count * ROW_HEIGHT
-    hidden_count = sum(
-        len(kind.faults) for kind, row in zip(kinds, places, strict=True) if row >= ROWS_MAX
-    )
-    if hidden_count:
-        more = f"and {hidden_count} more faults"
+    hidden = [one for one, row in zip(named, places, strict=True) if row >= ROWS_MAX]
+    if hidden:
+        more = f"and {sum(one.count for one in hidden)} more faults"
         marks.append(Text(x=RIGHT, y=bottom + 11, text=more, fill=GRAY, anchor="end"))
         bottom += ROW_HEIGHT
     return Section(marks, bottom + 4)
@@ -93,63 +102,70 @@ def fault_bars(faults: Sequence[FaultSpan], scale: Scale, top: float) -> Section
 
 def shadows(faults: Sequence[FaultSpan], scale: Scale, top: float, bottom: float) -> list[Mark]:
     """Return what marks the time of each cut through the whole picture, to be painted first."""
-    marks: list[Mark] = []
+    cuts = bars([fault for fault in faults if fault.is_cut], scale)
+    height = bottom - top
+    marks: list[Mark] = [
+        Rect(x=bar.start, y=top, width=bar.end - bar.start, height=height, fill=SHADOW)
+        for bar in cuts
+    ]
+    wide = [bar for bar in cuts if bar.end - bar.start >= EDGES_FROM]
+    edges = sorted({x for bar in wide for x in (bar.start, bar.end)})
+    return [*marks, *(line((x, top), (x, bottom), EDGE, width=0.75, dash=3) for x in edges)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """The bars of the same fault, and the label of their row: in the first bar or beside them."""
+
+    bars: Sequence[Bar]
+    count: int
+    label: str
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """From where to where a row is taken."""
+        start, end = self.bars[0].start, max(bar.end for bar in self.bars)
+        if self._is_inside:
+            return start, end
+        end = max(end, start + MARK_WIDTH_MIN)
+        if end + self._label_width <= LABELS_TO:
+            return start, end + self._label_width
+        return start - self._label_width, end
+
+    def marks(self, y: float) -> Iterator[Mark]:
+        """Yield what is painted in a row that begins at `y`."""
+        for bar in self.bars:
+            yield Rect(
+                x=bar.start,
+                y=y,
+                width=max(MARK_WIDTH_MIN, bar.end - bar.start),
+                height=BAR_HEIGHT,
+                fill=fault_colour(bar.fault),
+                stroke=GRAY,
+                tooltip=f"{self.label}, from {seconds(bar.fault.begun_us)}",
+            )
+        start, end = self.extent
+        x = self.bars[0].start + 4
+        if not self._is_inside:
+            x = start + 4 if start < self.bars[0].start else end - self._label_width + 4
+            width = self._label_width - 4
+            yield Rect(x=x - 2, y=y, width=width, height=BAR_HEIGHT, fill=WHITE)
+        yield Text(x=x, y=y + 10, text=self.label, size=TEXT_SIZE)
+
+    @property
+    def _label_width(self) -> float:
+        return text_width(self.label, TEXT_SIZE) + 8
+
+    @property
+    def _is_inside(self) -> bool:
+        return self.bars[0].end - self.bars[0].start >= self._label_width
+
+
+def _named(faults: Sequence[FaultSpan], scale: Scale) -> Iterator[_Named]:
+    same: dict[tuple[str, tuple[int, ...], str], list[FaultSpan]] = {}
     for fault in faults:
-        if fault.is_cut:
-            start, end = scale.x(fault.begun_us), scale.x(end_of(fault, scale))
-            box = Rect(x=start, y=top, width=end - start, height=bottom - top, fill="#f4f1ea")
-            marks.append(box)
-    for fault in faults:
-        if fault.is_cut:
-            for time_us in (fault.begun_us, end_of(fault, scale)):
-                x = scale.x(time_us)
-                marks.append(line((x, top), (x, bottom), "#a79a80", width=0.75, dash=3))
-    return marks
-
-
-def _kinds(faults: Sequence[FaultSpan]) -> Iterator[_Kind]:
-    found: dict[tuple[str, tuple[int, ...], str], _Kind] = {}
-    for fault in faults:
-        key = (fault.kind, fault.nodes, fault.detail)
-        found.setdefault(key, _Kind([])).faults.append(fault)
-    yield from found.values()
-
-
-def _extent(kind: _Kind, label: str, scale: Scale) -> tuple[float, float]:
-    """Return from where to where a row is taken: the bars, and the label beside a short one."""
-    start = scale.x(kind.faults[0].begun_us)
-    end = max(scale.x(end_of(fault, scale)) for fault in kind.faults)
-    width = text_width(label, TEXT_SIZE) + 8
-    if _has_room(kind, width, scale):
-        return start, end
-    end = max(end, start + MARK_WIDTH_MIN)
-    return (start, end + width) if end + width <= RIGHT + 80 else (start - width, end)
-
-
-def _has_room(kind: _Kind, width: float, scale: Scale) -> bool:
-    first = kind.faults[0]
-    return scale.x(end_of(first, scale)) - scale.x(first.begun_us) >= width
-
-
-def _bar(fault: FaultSpan, scale: Scale, y: float) -> Rect:
-    start, end = scale.x(fault.begun_us), scale.x(end_of(fault, scale))
-    return Rect(
-        x=start,
-        y=y,
-        width=max(MARK_WIDTH_MIN, end - start),
-        height=BAR_HEIGHT,
-        fill=fault_colour(fault),
-        stroke=GRAY,
-        tooltip=f"{fault.name}, {seconds(fault.begun_us)} to {seconds(end_of(fault, scale))}",
-    )
-
-
-def _label(kind: _Kind, label: str, extent: tuple[float, float], scale: Scale, y: float) -> Text:
-    start = scale.x(kind.faults[0].begun_us)
-    is_inside = _has_room(kind, text_width(label, TEXT_SIZE) + 8, scale)
-    if is_inside:
-        fill = readable_on(fault_colour(kind.faults[0]))
-        return Text(x=start + 4, y=y + 10, text=label, size=TEXT_SIZE, fill=fill)
-    if extent[0] < start:
-        return Text(x=start - 4, y=y + 10, text=label, size=TEXT_SIZE, fill=INK, anchor="end")
-    return Text(x=extent[1], y=y + 10, text=label, size=TEXT_SIZE, fill=INK, anchor="end")
+        same.setdefault(fault.sameness, []).append(fault)
+    for some in same.values():
+        name, count = some[0].name, len(some)
+        label = name if count == 1 else f"{name}, {count} times"
+        yield _Named(bars(some, scale), count, cut_text(label, LABEL_WIDTH_MAX, TEXT_SIZE))

@@ -25,9 +25,10 @@ from simulations.drawing import (
     tint,
 )
 from simulations.story import Story
+from simulations.timeline_batches import PHASES
 from simulations.timeline_lanes import CONDITIONS
 from simulations.timeline_scale import LEFT, MARGIN, WIDTH, Section, heading, triangle
-from simulations.timeline_tasks import PHASES, is_by_task
+from simulations.timeline_tasks import is_by_task
 
 ROW = 19.0
 SIGN_WIDTH = 18.0
@@ -76,23 +77,29 @@ def _device_signs(story: Story) -> Iterator[Sign]:
             fill, stroke = CONDITIONS[condition]
             yield [Rect(x=0, y=1, width=13, height=11, fill=fill, stroke=stroke)], words
     area = Rect(x=0, y=4, width=13, height=8, fill=tint(SKY, 350))
-    yield [area, line((0, 4), (13, 4), BLUE, width=1.5)], "how many others it is linked to"
-    yield [triangle(6, 6, 4, VERMILLION, is_up=False, tooltip="")], "it learns that a link is lost"
-    yield [triangle(6, 6, 4, GREEN, is_up=True, tooltip="")], "it is linked"
+    yield (
+        [area, line((0, 4), (13, 4), BLUE, width=1.5)],
+        "how many others it is linked to, as it knows itself",
+    )
+    yield [triangle(6, 6, 4, VERMILLION, is_up=False, tooltip="")], "learns that it lost somebody"
+    yield [triangle(6, 6, 4, GREEN, is_up=True, tooltip="")], "found somebody"
     if any(device.remarks for device in story.devices.values()):
-        yield [_diamond(INK)], "it notes something (hover)"
+        yield [_diamond(INK)], "remark (hover in the SVG)"
 
 
 def _task_signs() -> Iterator[Sign]:
     yield [line((0, 6), (13, 6), GRAY, width=1.5)], "accepted, undecided"
-    yield [Rect(x=0, y=4, width=13, height=5, fill=tint(ORANGE, 450))], "leased"
-    yield [Rect(x=0, y=0, width=13, height=12, fill=ORANGE)], "runs on the device of this colour"
+    yield (
+        [Rect(x=0, y=4, width=13, height=5, fill=tint(ORANGE, 450))],
+        "leased to whom the colour says",
+    )
+    yield [Rect(x=0, y=0, width=13, height=12, fill=ORANGE)], "runs there"
     cross = [line((3, 3), (10, 10), VERMILLION, width=1.75)]
     cross.append(line((3, 10), (10, 3), VERMILLION, width=1.75))
     yield [*cross], "run in vain"
     yield [_diamond(BLACK)], "decided"
     yield [_diamond(VERMILLION)], "decided, without a result"
-    told = Rect(x=3, y=3, width=6, height=6, fill=WHITE, stroke=BLUE)
+    told = Rect(x=3, y=3.5, width=5, height=5, fill=WHITE, stroke=BLUE)
     yield [line((-6, 6), (3, 6), BLUE, dash=2), told], "submitter told"
 
 

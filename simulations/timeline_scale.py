@@ -70,15 +70,19 @@ def heading(text: str, top: float, *, right: str = "") -> Section:
     return Section(marks, top + 26)
 
 
-def rows(extents: Sequence[tuple[float, float]], *, gap: float) -> list[int]:
-    """Return a row for each extent (from, to), the first in which it is `gap` off all others."""
+def rows(extents: Sequence[tuple[float, float]], *, gap: float, rows_max: int) -> list[int]:
+    """Return a row for each extent (from, to): the first in which it is `gap` off all others.
+
+    An extent for which `rows_max` rows have no room gets the row `rows_max`, as others may.
+    """
     ends: list[float] = []
-    found = [0] * len(extents)
+    found = [rows_max] * len(extents)
     for place in sorted(range(len(extents)), key=lambda place: (extents[place], place)):
         start, end = extents[place]
         row = next((row for row, taken in enumerate(ends) if taken + gap <= start), len(ends))
-        ends[row : row + 1] = [end]
-        found[place] = row
+        if row < rows_max:
+            ends[row : row + 1] = [end]
+            found[place] = row
     return found
 
 

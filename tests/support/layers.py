@@ -138,6 +138,7 @@ SHELLS = frozenset(
         "simulations.cli.standing",
         "simulations.cli.swarm",
         "simulations.commit",
+        "simulations.png",
         "simulations.scenarios",
         "simulations.workers",
         "telemetry.nvidia",
