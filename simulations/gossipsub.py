@@ -11,14 +11,37 @@ from functools import partial
 from simulations.engine import Engine
 from simulations.network import Network
 from simulations.paths import LANE_GOSSIP
+from wire.errors import MalformedFrame
 from wire.events import PublishedReceived
 from wire.ids import PeerId
 from wire.messages import RecordsGiven
 
 
 def publish(engine: Engine, network: Network, origin: PeerId, records: RecordsGiven) -> None:
-    """Let every device that `origin` reaches over links receive `records` once."""
-    due_us = {origin: engine.now_us}
+    """Let every device that `origin` reaches over links receive `records` once.
+
+    Nobody passes on what does not decode or carries a forged signature.
+    """
+    carrier = network.carrier_of(origin)
+    packed, size_bytes = carrier.pack(records)
+    try:
+        message = carrier.unpack(packed)
+    except MalformedFrame:
+        network.counts["network.publication_refused"] += 1
+        return
+    if not isinstance(message, RecordsGiven):
+        return  # of a newer version
+    received = PublishedReceived(message)
+    for peer, at_us in _arrivals(engine.now_us, network, origin, size_bytes).items():
+        engine.at(at_us, partial(network.endpoint(peer).deliver, received))
+
+
+def _arrivals(now_us: int, network: Network, origin: PeerId, size_bytes: int) -> dict[PeerId, int]:
+    """Return when a publication reaches whom, by ever longer chains of links.
+
+    A stalled process gets it, and passes nothing on.
+    """
+    due_us = {origin: now_us}
     frontier = [origin]
     while frontier:
         reached: list[PeerId] = []
@@ -27,9 +50,9 @@ def publish(engine: Engine, network: Network, origin: PeerId, records: RecordsGi
                 if neighbour not in due_us:
                     delay_us = network.paths.delay_us(LANE_GOSSIP, peer, neighbour)
                     due_us[neighbour] = due_us[peer] + delay_us
-                    reached.append(neighbour)
+                    network.count_sent(peer, size_bytes)
+                    if network.endpoint(neighbour).is_answering:
+                        reached.append(neighbour)
         frontier = reached
-    received = PublishedReceived(records)
-    for peer, at_us in due_us.items():
-        if peer != origin:
-            engine.at(at_us, partial(network.endpoint(peer).deliver, received))
+    del due_us[origin]
+    return due_us

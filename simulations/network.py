@@ -45,7 +45,7 @@ class Network:
 
     @property
     def on_sent(self) -> Callable[[PeerId, int], None] | None:
-        """What hears of every message that goes on a link: who sends it, and its bytes."""
+        """What hears of every message that a device sends or passes on: whose, and its bytes."""
         return self._carrying.on_sent
 
     @on_sent.setter
@@ -66,6 +66,15 @@ class Network:
         For devices that may forge: by reference, a forged signature would pass for a good one.
         """
         self._fabric.carriers[peer] = carrier
+
+    def carrier_of(self, peer: PeerId) -> Carrier:
+        """Return what carries what a device sends."""
+        return self._fabric.carrier_of(peer)
+
+    def count_sent(self, peer: PeerId, size_bytes: int) -> None:
+        """Let `on_sent` hear of something that does not go on a link."""
+        if self._carrying.on_sent is not None:
+            self._carrying.on_sent(peer, size_bytes)
 
     def peers(self) -> list[PeerId]:
         """Return all devices, in the order they were attached."""

@@ -6,8 +6,8 @@ counted per ordered pair of devices: what was cut twice passes again once it was
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeAlias, cast
+from collections.abc import Iterable
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -206,36 +206,9 @@ class Paths:
 
     # Faults.
 
-    def cut(
-        self, pairs: Iterable[PeerPair] | Iterable[PeerId], targets: Iterable[PeerId] | None = None
-    ) -> list[PeerPair]:
-        """Lose all packets of these pairs; return those that were not cut before.
-
-        Or of all pairs from the first devices to `targets`.
-        """
-        if targets is not None:
-            to = list(targets)
-            origins = cast(Iterable[PeerId], pairs)
-            pairs = [(one, other) for one in origins for other in to if one != other]
-        return _begin(self._cuts, cast(Iterable[PeerPair], pairs))
-
-    def split(self, groups: Sequence[Sequence[PeerId]]) -> list[PeerPair]:
-        """Let devices reach those of their own group only; who is in none is a group with them."""
-        named = {peer for group in groups for peer in group}
-        parts = [*groups, [peer for peer in self._indices if peer not in named]]
-        return [
-            pair
-            for here, part in enumerate(parts)
-            for there, other in enumerate(parts)
-            if here != there
-            for pair in self.cut(part, other)
-        ]
-
-    def slow(self, peer: PeerId, extra_us: int) -> None:
-        """Add to the latency of everything that one device sends or receives."""
-        others = [other for other in self._indices if other != peer]
-        pairs = [(peer, other) for other in others] + [(other, peer) for other in others]
-        self.worsen(pairs, Conditions(latency_us=extra_us))
+    def cut(self, pairs: Iterable[PeerPair]) -> list[PeerPair]:
+        """Lose all packets of these pairs; return those that were not cut before."""
+        return _begin(self._cuts, pairs)
 
     def mend(self, pairs: Iterable[PeerPair]) -> list[PeerPair]:
         """End one cut of each pair; return those that are cut no more."""
