@@ -70,8 +70,7 @@ class _Scanner:
         start = self._at
         path = (*table, *self._keys())
         if not self._text.startswith("=", self._at):
-            # Not TOML: one step on, so that whatever this is ends.
-            self._at = start + 1
+            self._at = start + 1  # whatever this is ends
             return
         self._note(path, start)
         self._at += 1
@@ -105,8 +104,10 @@ class _Scanner:
         self._at += 1
         place = 0
         while self._more("]"):
+            start = self._at
             self._note((*path, place))
             self._value((*path, place))
+            self._at = max(self._at, start + 1)  # whatever this is ends
             place += 1
 
     def _more(self, end: str) -> bool:

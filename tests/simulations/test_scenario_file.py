@@ -287,12 +287,16 @@ def test_churn_hits_its_share_a_minute_and_nobody_who_is_down() -> None:
         disk = "lose_unsynced"
         for = "2m"
     """
-    crashes = [crash for crash in steps_of(fault, seed=5) if isinstance(crash, Crash)]
-    assert len(crashes) == 6  # 75 % of four devices, twice
-    for node in range(1, 5):
-        times_us = [crash.at_us for crash in crashes if crash.who == node]
-        gaps_us = [later - earlier for earlier, later in pairwise(times_us)]
-        assert all(gap_us > 10 * US_PER_S for gap_us in gaps_us)
+    counts = []
+    for seed in range(20):
+        crashes = [crash for crash in steps_of(fault, seed=seed) if isinstance(crash, Crash)]
+        counts.append(len(crashes))
+        for node in range(1, 5):
+            times_us = [crash.at_us for crash in crashes if crash.who == node]
+            gaps_us = [later - earlier for earlier, later in pairwise(times_us)]
+            assert all(gap_us > 10 * US_PER_S for gap_us in gaps_us)
+    # 75 % of four devices, twice; one less when all are down.
+    assert 5 <= min(counts) <= max(counts) == 6
 
 
 def test_in_an_outage_all_go_within_a_moment_and_come_back_one_by_one() -> None:
