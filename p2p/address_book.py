@@ -33,6 +33,7 @@ class AddressRow(Struct, frozen=True, kw_only=True):
 class AddressBook:
     """The addresses of at most PEERS_REMEMBERED_MAX devices and SIGHTINGS_MAX sightings."""
 
+    revision: int = 0  # rises whenever a device comes in or drops out
     # Both in order of use: the first is dropped when there is one too many.
     _remembered: dict[PeerId, Addresses] = field(default_factory=dict)
     _sighted: dict[PeerId, Addresses] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class AddressBook:
         """Take up what is stored."""
         for row in rows:
             self._remembered[row.peer] = row.addresses
+        self.revision += 1
         return self._drop_too_many()
 
     def __contains__(self, peer: PeerId) -> bool:
@@ -58,9 +60,11 @@ class AddressBook:
         """Somebody says where a device may be: `source` decides how much that is worth."""
         if source in LASTING_SOURCES:
             return self._remember(peer, _merged(addresses, self._remembered.get(peer, ())))
+        self.revision += peer not in self
         self._sighted[peer] = _merged(addresses, self._sighted.pop(peer, ()))
         if len(self._sighted) > SIGHTINGS_MAX:
             del self._sighted[next(iter(self._sighted))]
+            self.revision += 1
         return []
 
     def on_word_of_linked(self, peer: PeerId, addresses: Addresses) -> list[Effect]:
@@ -77,12 +81,14 @@ class AddressBook:
 
     def forget(self, peer: PeerId) -> list[Effect]:
         """Drop all addresses of a device."""
+        self.revision += peer in self
         self._sighted.pop(peer, None)
         if self._remembered.pop(peer, None) is None:
             return []
         return [Persist((Row(ADDRESS_ROW, peer, None),))]
 
     def _remember(self, peer: PeerId, addresses: Addresses) -> list[Effect]:
+        self.revision += peer not in self
         known = self._remembered.pop(peer, None)
         self._remembered[peer] = addresses
         if known == addresses:
@@ -95,6 +101,7 @@ class AddressBook:
         oldest = list(self._remembered)[: max(0, excess)]
         for peer in oldest:
             del self._remembered[peer]
+        self.revision += len(oldest)
         return [Persist(tuple(Row(ADDRESS_ROW, peer, None) for peer in oldest))] if oldest else []
 
 

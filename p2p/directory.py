@@ -108,6 +108,7 @@ class Directory:
     is_needed: Callable[[PeerId], bool] = lambda _: False
     members_max: int = MEMBERS_MAX
     revision: int = 0  # rises with every record that is taken in or dropped
+    roster_revision: int = 0  # rises with every member that comes or goes, and every presence
     _members: dict[PeerId, Member] = field(default_factory=dict)
     _by_distance: list[tuple[bytes, PeerId]] = field(default_factory=list)
     _buckets: list[int] = field(default_factory=lambda: [0] * BUCKET_COUNT)
@@ -139,6 +140,7 @@ class Directory:
         if not self._make_room_for(peer):
             return None
         member = self._members[peer] = Member(peer=peer, certificate=certificate, chain=chain)
+        self.roster_revision += 1
         insort(self._by_distance, (self._distance(peer), peer))
         return member
 
@@ -180,6 +182,7 @@ class Directory:
             self._buckets[bucket] ^= _fingerprint(held.body)
         self._buckets[bucket] ^= _fingerprint(record)
         self.revision += 1
+        self.roster_revision += record.kind == RecordKind.PRESENCE
         return Merge.NEWER
 
     def forget(self, peer: PeerId) -> None:
@@ -191,6 +194,7 @@ class Directory:
         for signed in member.records.values():
             self._buckets[bucket_of(peer)] ^= _fingerprint(signed.body)
         self.revision += 1
+        self.roster_revision += 1
 
     def state_hash(self) -> bytes:
         """Return one hash over all records held."""

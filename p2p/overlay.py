@@ -10,7 +10,9 @@ are tried anew.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
+from itertools import chain, islice, zip_longest
 from random import Random
 
 from p2p.address_book import AddressBook, AddressRow
@@ -41,6 +43,15 @@ class _Up:
     is_outbound: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """Who is known besides this device, as of these revisions of directory and address book."""
+
+    revisions: tuple[int, int] = (-1, -1)
+    ring: list[PeerId] = field(default_factory=list)  # in the order of their ids
+    left: list[PeerId] = field(default_factory=list)  # those that said goodbye
+
+
 @dataclass(slots=True, kw_only=True)
 class Overlay:
     """The links wanted, and the addresses to get them at."""
@@ -58,6 +69,8 @@ class Overlay:
     _needed_until_us: dict[PeerId, int] = field(default_factory=dict)
     _borrowed_until_us: dict[PeerId, int] = field(default_factory=dict)  # by the host itself
     _hanging_up: set[PeerId] = field(default_factory=set)
+    _known: _Known = field(default_factory=_Known)
+    _is_word_heard: bool = False  # somebody may have said where a linked device is
     _healed_us: int | None = None
 
     def __post_init__(self) -> None:
@@ -110,6 +123,7 @@ class Overlay:
         """Remember the address that worked."""
         self._dialling.pop(peer, None)
         self._up[peer] = _Up(since_us=now_us, is_outbound=is_outbound)
+        self._is_word_heard = True
         self.redials.on_linked(peer)
         if self.redials.is_doubtful(peer) and self._is_heal_due(now_us):
             self._healed_us = now_us
@@ -151,18 +165,17 @@ class Overlay:
 
     def on_review_due(self, *, now_us: int) -> list[Effect]:
         """Dial what is missing, hang up what is too much."""
-        candidates = self._candidates()
-        self._clean_up(candidates, now_us=now_us)
-        hopeful = frozenset(filter(self._is_hopeful, candidates))
-        near = self._near([peer for peer in candidates if peer in hopeful or peer in self.links])
-        missing = [peer for peer in candidates if self._may_dial(peer, now_us=now_us)]
-        self.rng.shuffle(missing)
-        if len(candidates) > self.links_max:
-            missing = self._chosen(missing, hopeful, near)
+        self._clean_up(now_us=now_us)
+        self._look_around()
+        near = self._near()
+        if len(self._known.ring) > self.links_max:
+            chosen = self._chosen(near, now_us=now_us)
+        else:
+            chosen = self._missing(now_us=now_us)
         return [
             SetTimer(ReviewDue(), REVIEW_EVERY_US),
             *self._remember_linked(),
-            *self._dial(missing, now_us=now_us),
+            *self._dial(chosen, now_us=now_us),
             *self._hang_up_excess(near, now_us=now_us),
         ]
 
@@ -183,12 +196,18 @@ class Overlay:
         self._dialling[peer] = now_us
         return [Dial(peer, known)]
 
-    def _candidates(self) -> list[PeerId]:
+    def _look_around(self) -> None:
+        """See who is known: most reviews find the mesh as it was a second ago."""
+        revisions = self.directory.roster_revision, self.book.revision
+        if revisions == self._known.revisions:
+            return
         known = {member.peer for member in self.directory} | self.book.peers()
         known.discard(self.own)
-        return sorted(peer for peer in known if not self.directory.is_removed(peer))
+        left = [member.peer for member in self.directory if member.has_left]
+        self._known = _Known(revisions=revisions, ring=sorted(known), left=left)
+        self._is_word_heard = True
 
-    def _clean_up(self, candidates: list[PeerId], *, now_us: int) -> None:
+    def _clean_up(self, *, now_us: int) -> None:
         for peer, since_us in list(self._dialling.items()):
             if since_us + DIAL_US_MAX <= now_us:  # the host never said how it ended
                 self.on_dial_failed(peer, "the dial was not answered", now_us=now_us)
@@ -196,31 +215,49 @@ class Overlay:
             for peer, until_us in list(short.items()):
                 if until_us <= now_us:
                     del short[peer]
-        self.redials.keep_only({*candidates, *self.links, *self._dialling})
+        self.redials.keep_only(self._is_wanted)
 
-    def _near(self, ring: list[PeerId]) -> list[PeerId]:
+    def _near(self) -> list[PeerId]:
         """Return the nearest on each side of the ring of those that can be expected to answer."""
-        above = [peer for peer in ring if peer > self.own]
-        ring = above + ring[: len(ring) - len(above)]  # from here around the ring
-        nearest: list[PeerId] = []
-        for distance in range(min(NEAR_EACH_SIDE, len(ring))):
-            nearest += [ring[distance], ring[-1 - distance]]
+        ring = self._known.ring
+        place = bisect_left(ring, self.own)
+        above = chain(range(place, len(ring)), range(place))
+        below = chain(reversed(range(place)), reversed(range(place, len(ring))))
+        sides = [
+            islice((ring[at] for at in way if self._is_expected(ring[at])), NEAR_EACH_SIDE)
+            for way in (above, below)
+        ]
+        nearest = [peer for pair in zip_longest(*sides) for peer in pair if peer is not None]
         return list(dict.fromkeys(nearest))[: self.links_max]
 
-    def _chosen(
-        self, missing: list[PeerId], hopeful: frozenset[PeerId], near: list[PeerId]
-    ) -> list[PeerId]:
+    def _chosen(self, near: list[PeerId], *, now_us: int) -> list[PeerId]:
         """Choose from those that could be dialled: there are more than links."""
-        is_near = frozenset(near)
-        nearest = [peer for peer in missing if peer in is_near]
-        others = [peer for peer in missing if peer not in is_near and peer in hopeful]
-        doubtful = [peer for peer in missing if peer not in hopeful]
+        nearest = [peer for peer in near if self._may_dial(peer, now_us=now_us)]
         dialled_max = len(near) + (self.links_max - len(near)) // 2
         count = dialled_max - len(nearest) - len(self.links.keys() | self._dialling.keys())
-        return [*nearest, *doubtful[:1], *others[: max(0, count)]]
+        others: list[PeerId] = []
+        if count > 0:
+            missing = self._missing(now_us=now_us)
+            others = [peer for peer in missing if peer not in near and self._is_hopeful(peer)]
+        return [*nearest, *self._forlorn(near, now_us=now_us), *others[: max(0, count)]]
+
+    def _missing(self, *, now_us: int) -> list[PeerId]:
+        """Return all that could be dialled, in random order."""
+        missing = [peer for peer in self._known.ring if self._may_dial(peer, now_us=now_us)]
+        self.rng.shuffle(missing)
+        return missing
+
+    def _forlorn(self, near: list[PeerId], *, now_us: int) -> list[PeerId]:
+        """Return one of those that lost their place because they left or did not answer."""
+        lost = dict.fromkeys((*self._known.left, *self.redials.doubtful()))
+        due = [peer for peer in lost if peer not in near and self._may_dial(peer, now_us=now_us)]
+        return [self.rng.choice(due)] if due else []
 
     def _remember_linked(self) -> list[Effect]:
         """Keep what others passed on of where linked devices say they are."""
+        if not self._is_word_heard:
+            return []
+        self._is_word_heard = False
         return [effect for peer in sorted(self.links) for effect in self.on_word_of(peer)]
 
     def _dial(self, missing: list[PeerId], *, now_us: int) -> list[Effect]:
@@ -230,6 +267,8 @@ class Overlay:
         return [Dial(peer, self.addresses_of(peer)) for peer in missing[:room]]
 
     def _hang_up_excess(self, near: list[PeerId], *, now_us: int) -> list[Effect]:
+        if len(self.links) <= self.links_max:
+            return []
         lasting = [
             peer
             for peer in sorted(self.links)
@@ -249,7 +288,21 @@ class Overlay:
             and peer not in self._dialling
             and self.redials.is_due(peer, now_us=now_us)
             and self._has_address(peer)
+            and not self.directory.is_removed(peer)
         )
+
+    def _is_expected(self, peer: PeerId) -> bool:
+        """Say whether a device would keep its place on the ring."""
+        return (peer in self.links or self._is_hopeful(peer)) and not self.directory.is_removed(
+            peer
+        )
+
+    def _is_wanted(self, peer: PeerId) -> bool:
+        """Say whether anybody would dial a device, or does, or is linked with it."""
+        if peer in self.links or peer in self._dialling:
+            return True
+        is_known = self.directory.get(peer) is not None or peer in self.book
+        return is_known and not self.directory.is_removed(peer)
 
     def _is_hopeful(self, peer: PeerId) -> bool:
         return (

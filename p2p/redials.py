@@ -6,7 +6,7 @@ like a dial, so two devices that refuse each other do not do so every second.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -44,6 +44,10 @@ class Redials:
         backoff = self._backoff.get(peer)
         return backoff is not None and backoff.failures_count >= DOUBTFUL_AFTER_FAILURES
 
+    def doubtful(self) -> list[PeerId]:
+        """Return all devices that are, in the order in which they first failed."""
+        return [peer for peer in self._backoff if self.is_doubtful(peer)]
+
     def on_failed(self, peer: PeerId, reason: str, *, now_us: int) -> None:
         """Wait longer before the next try, up to a minute."""
         self.last_failure[peer] = reason
@@ -80,9 +84,8 @@ class Redials:
         """Begin anew with all others: `peer` answered, so the network seems to be back."""
         self._backoff = {peer: self._backoff[peer]} if peer in self._backoff else {}
 
-    def keep_only(self, peers: Collection[PeerId]) -> None:
+    def keep_only(self, is_wanted: Callable[[PeerId], bool]) -> None:
         """Forget the failures of all others: nobody would dial them."""
-        for peer in self._backoff.keys() - peers:
-            del self._backoff[peer]
-        for peer in self.last_failure.keys() - peers:
-            del self.last_failure[peer]
+        for kept in (self._backoff, self.last_failure):
+            for peer in [peer for peer in kept if not is_wanted(peer)]:
+                del kept[peer]
