@@ -170,12 +170,13 @@ class Fabric:
         """Let a node send to everybody again."""
         self._ip(node, "route flush type blackhole")
 
-    def readdress(self, node: int) -> str:
+    def readdress(self, node: int, host: str | None = None) -> str:
         """Give a node another address, as a router that forgot it would; return it.
 
-        Connections of the old one are dead at both ends, and neither is told.
+        `host` is one that it had before, by default it is one that nobody had. Connections of the
+        old one are dead at both ends, and neither is told.
         """
-        old, new = self.host(node), self._free_host()
+        old, new = self.host(node), host or self._free_host()
         self._hosts[node] = new
         replaced = (f"address delete {old}/24", f"address add {new}/24")
         self._ip(node, *(f"{command} dev {INTERFACE}" for command in replaced))
