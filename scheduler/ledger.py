@@ -42,6 +42,12 @@ class Ledger:
             self._finished_tasks_count += len(batch.progress)
         return fresh
 
+    def give_up(self, batch: Batch) -> None:
+        """Forget an undecided batch."""
+        del self.batches[batch.batch], self.undecided[batch.batch]
+        self.undecided_tasks_count -= batch.undecided_count
+        self.inline_bytes -= batch.inline_bytes
+
     def retire(self) -> list[Batch]:
         """Forget finished batches, those that finished first, until both bounds are kept.
 

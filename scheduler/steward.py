@@ -22,12 +22,12 @@ from scheduler.register import DecisionDurable, Register
 from scheduler.selection import Candidate
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
-from scheduler.submission import BatchDurable, Submissions, offered_blobs
+from scheduler.submission import BatchDurable, Submissions, forgotten_batch, offered_blobs
 from scheduler.verification import Verification
 from scheduler.waiting import WaitingBatches
 from wire.answers import Refused
 from wire.commands import Submit
-from wire.effects import Effect, Persist, Row, SetTimer
+from wire.effects import Effect, Persist, Row, SetTimer, Trace
 from wire.events import Fetched, FetchFailed
 from wire.ids import BatchId, PeerId
 from wire.messages import (
@@ -37,6 +37,7 @@ from wire.messages import (
     OfferRejected,
     ResultsOffered,
 )
+from wire.tasks import Steward as NamedSteward
 
 LEASE_RESTART_MARGIN_PERCENT = 2
 
@@ -139,14 +140,36 @@ class Steward:
         for key, decision in decisions:
             if decision.vote.body.batch in office.ledger.batches:
                 office.ledger.decide(key, decision)
+        effects = self._give_up_batches_of_another_store()
         row_of_round = Row(ROUND_ROW, _ROUND_KEY, RoundRow(round=office.round))
-        effects: list[Effect] = [Persist((row_of_round,), (SetTimer(RoundDurable(), 0),))]
+        effects.append(Persist((row_of_round,), (SetTimer(RoundDurable(), 0),)))
         for batch in office.ledger.undecided.values():
             effects += [*offered_blobs(batch), self._outcomes.deadline(batch)]
         if office.ledger.undecided:
             lease_us = max(LEASE_US, self.leases.lease_us)
             hold_us = lease_us * (100 + LEASE_RESTART_MARGIN_PERCENT) // 100
             effects.append(SetTimer(EarlierLeasesEnd(), hold_us))
+        return effects
+
+    def _give_up_batches_of_another_store(self) -> list[Effect]:
+        """Forget undecided batches that name another store of this device as their steward.
+
+        This home was put back from a copy: what became of them after it was made is not known here,
+        so a vote might be the second one. What the copy shows as decided stays so.
+        """
+        office = self._office
+        own = NamedSteward(office.own, office.store)
+        given_up = [
+            batch
+            for batch in office.ledger.undecided.values()
+            if own not in batch.contract.body.stewards
+        ]
+        effects: list[Effect] = []
+        for batch in given_up:
+            office.ledger.give_up(batch)
+            effects += forgotten_batch(batch)
+        if given_up:
+            effects.append(Trace("batches.of_another_store", {"count": len(given_up)}))
         return effects
 
     def on_round_durable(self, *, now_us: int) -> list[Effect]:

@@ -166,15 +166,9 @@ class Submissions:
         ]
 
     def _retire(self) -> list[Effect]:
-        effects: list[Effect] = []
-        for batch in self.office.ledger.retire():
-            keys = {task.decided.row for task in batch.progress if task.decided is not None}
-            rows = [Row(DECISION_ROW, key, None) for key in sorted(keys)]
-            effects += [
-                Persist((Row(BATCH_ROW, batch.batch, None), *rows)),
-                Release(batch.batch),
-            ]
-        return effects
+        return [
+            effect for batch in self.office.ledger.retire() for effect in forgotten_batch(batch)
+        ]
 
     def _contract(self, submit: Submit, *, nonce: bytes) -> Contract:
         office = self.office
@@ -225,3 +219,10 @@ def _closest_hint(closest: list[CandidateView]) -> str:
         return "no device of the mesh may execute tasks"
     best = closest[0]
     return f"closest is {best.name}, which lacks {' '.join(best.missing) or 'nothing but time'}"
+
+
+def forgotten_batch(batch: Batch) -> list[Effect]:
+    """Forget what the disk keeps of a batch."""
+    keys = {task.decided.row for task in batch.progress if task.decided is not None}
+    rows = [Row(DECISION_ROW, key, None) for key in sorted(keys)]
+    return [Persist((Row(BATCH_ROW, batch.batch, None), *rows)), Release(batch.batch)]

@@ -113,6 +113,7 @@ class Runner:
             within_us=expect.decided_within_us,
             what="L2: every task to be decided",
         )
+        self.world.checks.looked["L2"] += len(self.world.checks.accepted)
         if self.plan.node_count <= FULL_MESH_MAX:
             self.world.run_until(
                 self._is_whole, within_us=expect.whole_within_us, what="L1: everybody linked again"

@@ -15,7 +15,7 @@ from support.tasks import (
     vote_of,
 )
 
-from scheduler.batch import Batch, DecisionRow
+from scheduler.batch import BATCH_ROW, Batch, BatchRow, DecisionRow
 from scheduler.dispatch import OfferUnanswered
 from scheduler.leases import LEASE_US, GrantedLeaseEnds
 from scheduler.ledger import FINISHED_BATCHES_MAX, UNDECIDED_TASKS_MAX
@@ -772,3 +772,22 @@ def test_what_is_kept_of_decided_tasks_is_little(bench: StewardBench) -> None:
     assert batch.waiting_count == 0
     assert {task.failed_on for task in batch.progress} == {None}
     assert MESH.id == bench.office.mesh
+
+
+@pytest.mark.parametrize("is_copy", [True, False])
+def test_a_store_that_was_put_back_from_a_copy_forgets_what_names_another_store(
+    *, is_copy: bool
+) -> None:
+    first = StewardBench().start()
+    batch = first.submit(3)
+    rows = [row.value for row in first.rows.values() if isinstance(row.value, BatchRow)]
+    again = StewardBench()
+    if is_copy:
+        again.office.store = store_of(9)
+    again.do(again.steward.on_restarted(rounds=[], batches=rows, decisions=[]))
+    assert list(again.steward.batches) == ([] if is_copy else [batch.batch])
+    forgotten = [key for (kind, key), row in again.rows.items() if kind == BATCH_ROW]
+    assert forgotten == ([batch.batch] if is_copy else [])
+    assert (again.office.ledger.undecided_tasks_count, len(again.office.ledger.undecided)) == (
+        (0, 0) if is_copy else (3, 1)
+    )

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from simulations.device import HostSettings
 from simulations.engine import US_PER_S
-from simulations.errors import BadScenario, InvariantBroken
+from simulations.errors import BadScenario
 from simulations.mesh_node import MESH_NODE
 from simulations.paths import NetworkSettings
 from simulations.plan import SUBMITTER_ROLES, Plan
@@ -157,11 +157,6 @@ def test_the_batch_of_another_steward_is_finished_when_one_loses_its_disk() -> N
         assert counts == (2 * BATCH_COUNT, BATCH_COUNT, BATCH_COUNT), report
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=InvariantBroken,
-    reason="a steward that was put back votes on the batches of the store that it was",
-)
 def test_tasks_of_a_store_that_was_put_back_are_not_decided_twice() -> None:
     for report in reports("restored-backup"):
         assert report.complete_count + report.lost_count == report.accepted_count, report
@@ -196,7 +191,7 @@ def test_what_a_scenario_is_about_happens_in_it(name: str) -> None:
     assert [what for what in wanted if not seen(reports(name))[what]] == []
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if name != "restored-backup"])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_a_seed_gives_one_digest_and_another_seed_another(name: str) -> None:
     assert run(name, 3).digest == reports(name)[3].digest != reports(name)[2].digest
 
