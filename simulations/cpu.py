@@ -77,10 +77,10 @@ class Cpu:
         self._read_until_us.clear()
 
     def charge(self, cost_us: int) -> None:
-        """Be busy for as long as the work costs, after what is at work already."""
+        """Be busy for as long as the work costs, which begins now."""
         cost_us = cost_us * 1_000 // self._speed_permille
         self.spent_us += cost_us
-        self.busy_until_us = max(self._engine.now_us, self.busy_until_us) + cost_us
+        self.busy_until_us = self._engine.now_us + cost_us
 
     def handling_us(self, event: Event) -> int:
         """Return what it costs to take `event` in and to decide."""

@@ -26,7 +26,7 @@ from simulations.hands import Hands
 from simulations.network import Network
 from simulations.process import Process
 from simulations.sandbox import Workers
-from simulations.seeds import source
+from simulations.seeds import seed_number, source
 from simulations.sensors import Sensors
 from simulations.timers import Timer, Timers
 from simulations.trace import Field, TraceLog, summary
@@ -38,6 +38,8 @@ from wire.events import Event
 from wire.messages import Hello
 
 CLOCK_ORIGIN_US_MAX = 30 * 86_400_000_000
+# No sleep of the daemon is longer (`meshd.clock`), and the kernel's sleeps do not count suspension.
+SLEEP_US_MAX = 1_000_000
 
 
 class Observer(Protocol):
@@ -93,6 +95,7 @@ class SimulatedHost:
         self._sensors = Sensors(around.seed, self.index)
         self._wall = WallClock(settings.wall_offset_us, settings.wall_uncertainty_us)
         self._started_at_us = 0
+        self._sleeps_count = 0
         self._clock = BootClock(around.engine, drift_ppm=settings.drift_ppm)
         self._watch = EffectWatch()
         self._key_use = KeyUse(device.signer)
@@ -376,6 +379,11 @@ class SimulatedHost:
 
     # What it is made of.
 
+    def _rest_of_sleep_us(self) -> int:
+        self._sleeps_count += 1
+        seed = self.around.seed
+        return seed_number(seed, "sleep", self.index, self._sleeps_count) % SLEEP_US_MAX
+
     def _set_standing_still(self) -> None:
         self._contents.set_paused(self._gray.is_stuck or self._process.is_suspended)
 
@@ -392,7 +400,7 @@ class SimulatedHost:
         return Process(
             self._engine,
             cpu=cpu,
-            rng=source(self.around.seed, "wake", self.index),
+            rest_of_sleep_us=self._rest_of_sleep_us,
             handle=self._handle,
             handle_timer=self._handle_timer,
             carry_out=self._carry_on,

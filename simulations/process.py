@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from random import Random
 
 from simulations.backlog import MAILBOX_EVENTS_MAX, Backlog
 from simulations.cpu import Cpu
@@ -18,9 +17,6 @@ from simulations.timers import Timer
 from simulations.trace import Field
 from wire.effects import Effect
 from wire.events import Event
-
-# No sleep of the daemon is longer (`meshd.clock`), and the kernel's sleeps do not count suspension.
-SLEEP_US_MAX = 1_000_000
 
 _NEVER_US = 1 << 62
 
@@ -33,7 +29,7 @@ class Process:
         engine: Engine,
         *,
         cpu: Cpu | None,
-        rng: Random,
+        rest_of_sleep_us: Callable[[], int],
         handle: Callable[[Event], None],
         handle_timer: Callable[[Timer], None],
         carry_out: Callable[[Sequence[Effect]], None],
@@ -45,7 +41,7 @@ class Process:
         self.is_suspended = False
         self.cpu = cpu
         self._engine = engine
-        self._rng = rng
+        self._rest_of_sleep_us = rest_of_sleep_us
         self._handle = handle
         self._handle_timer = handle_timer
         self._carry_out = carry_out
@@ -98,7 +94,6 @@ class Process:
     def suspend(self) -> None:
         """Do nothing until some time after the device is resumed."""
         self.is_suspended = True
-        self._is_asleep = False
         self._free_at_us = _NEVER_US
 
     def resume(self) -> None:
@@ -106,7 +101,7 @@ class Process:
         if self.is_suspended:
             self.is_suspended = False
             self._is_asleep = True
-            self._engine.after(self._rng.randrange(SLEEP_US_MAX), partial(self._wake, self.boot))
+            self._engine.after(self._rest_of_sleep_us(), partial(self._wake, self.boot))
 
     # What it does, and when.
 
@@ -197,7 +192,6 @@ class Process:
         """Do what waits until the process is busy again; what comes meanwhile waits behind it."""
         if not self._is_able(boot):
             return
-        self._free_at_us = _NEVER_US
         backlog, cpu = self._backlog, self.cpu
         while backlog and (cpu is None or cpu.busy_until_us <= self._engine.now_us):
             if backlog.durable:

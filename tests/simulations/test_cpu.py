@@ -235,6 +235,26 @@ def test_the_use_of_the_own_key_is_counted_once() -> None:
     assert core.keys_us(key) == 0
 
 
+def test_what_a_node_signs_is_charged_with_the_event_that_made_it_sign() -> None:
+    stage = stage_of(CpuCosts())
+    host, node = stage.world.hosts[0], stage.nodes[0]
+    before_us = host.cpu_spent_us
+    sign(Note("hello"), node.boot.device.signer)
+    host.deliver(seen(0))
+    assert host.cpu_spent_us - before_us == COSTS.handle_us + COSTS.sign_us
+
+
+def test_a_new_process_has_nothing_to_do_yet() -> None:
+    core, engine = cpu()
+    core.charge(5_000)
+    core.effects_us([Send(ONE, BEAT)])
+    assert core.busy_until_us == engine.now_us + 5_000
+    core.start()
+    assert core.busy_until_us <= engine.now_us
+    assert core.effects_us([Send(ONE, BEAT)]) > COSTS.write_us  # what the old one wrote is gone
+    assert core.spent_us == 5_000
+
+
 def test_rows_and_bulk_cost_by_their_amount() -> None:
     core, _ = cpu()
     rows = tuple(Row("note", bytes([number]), Note("")) for number in range(5))

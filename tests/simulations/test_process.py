@@ -9,12 +9,22 @@ from support.scripted_nodes import Stage
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.disk import DiskFate
-from simulations.effect_points import EffectPoint
+from simulations.effect_points import EffectPoint, EffectWatch
 from simulations.engine import US_PER_S
-from simulations.process import SLEEP_US_MAX
+from simulations.host import SLEEP_US_MAX
 from simulations.world import WorldSettings
+from telemetry import SAMPLE_EVERY_US
 from wire.effects import Dial, Load, Persist, Row, Send, SetTimer, Trace
-from wire.events import DialFailed, Event, Loaded, PeerSeen, Received, TimerDue
+from wire.events import (
+    DialFailed,
+    Event,
+    Loaded,
+    PeerSeen,
+    Received,
+    Sampled,
+    TimerDue,
+    WallClockRead,
+)
 from wire.ids import PeerId
 from wire.messages import Heartbeat
 
@@ -77,6 +87,49 @@ def test_a_process_that_ends_while_it_catches_up_does_no_more(stage: Stage) -> N
     stage.world.run_for(US_PER_S)
     assert heard.events() == [TimerDue("a")]
     assert stage.world.hosts[0].backlog_count == 0
+
+
+def test_a_process_that_stalls_again_while_it_catches_up_leaves_the_rest_for_later(
+    stage: Stage,
+) -> None:
+    stage.want(0, SetTimer("a", 1), SetTimer("b", 2))
+    stage.world.hosts[0].crash_at(EffectPoint(kind="Trace"), lambda: stage.world.freeze(0))
+    stage.world.freeze(0)
+    stage.world.run_for(US_PER_S)
+    stage.nodes[0].wanted = [Trace("stalling", {})]
+    stage.world.thaw(0)
+    stage.world.run_for(US_PER_S)
+    assert handled(stage, 0) == [TimerDue("a")]
+    stage.world.thaw(0)
+    assert handled(stage, 0) == [TimerDue("a"), TimerDue("b")]
+
+
+def test_a_process_that_is_ended_as_it_goes_on_leaves_the_rest_of_its_work(stage: Stage) -> None:
+    stage.world.stop(0)  # it is ended in a second
+    stage.world.run_for(US_PER_S - 1_000)
+    stage.want(0, Persist((NOTE,)))  # which is durable only after that
+    stage.world.freeze(0)
+    stage.world.run_for(US_PER_S)
+    stage.world.thaw(0)
+    assert not stage.world.hosts[0].is_running
+    assert stage.world.hosts[0].disk.rows() == (NOTE,)
+
+
+def test_nothing_waits_for_a_dead_process(stage: Stage) -> None:
+    stage.want(0, SetTimer("a", US_PER_S))
+    stage.world.freeze(0)
+    stage.world.crash(0, DiskFate.KEEP)
+    stage.world.run_for(2 * US_PER_S)
+    assert stage.world.hosts[0].backlog_count == 0
+
+
+def test_the_sensors_of_a_stalled_process_are_read_once_when_it_goes_on() -> None:
+    stage = Stage(WorldSettings(seed=5, discovery=Discovery.SEEDS))
+    stage.forget()
+    stage.world.freeze(0)
+    stage.world.run_for(3 * SAMPLE_EVERY_US)
+    stage.world.thaw(0)
+    assert [type(event) for _, event in stage.nodes[0].heard] == [WallClockRead, Sampled]
 
 
 # Sleep.
@@ -216,6 +269,15 @@ def test_a_point_is_reached_once_and_can_be_given_up(stage: Stage) -> None:
     give_up()
     stage.want(0, Trace("one", {}), Trace("two", {}))
     assert reached == ["once"]
+
+
+def test_points_that_were_reached_or_given_up_are_watched_no_more() -> None:
+    watch = EffectWatch()
+    watch.add(EffectPoint(kind="Trace"), lambda: None)
+    watch.add(EffectPoint(kind="Kill"), lambda: None)()
+    assert len(watch) == 1
+    watch.reached(Trace("one", {}))
+    assert len(watch) == 0
 
 
 def test_a_process_that_is_restarted_at_an_effect_does_not_go_on_with_the_old_ones(
