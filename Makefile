@@ -17,7 +17,7 @@ INTEROP_STAMP := tests/interop/node_modules/.setup-done
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup install system check format test test-interop demo lock clean
+.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim demo lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,21 @@ test-interop: $(STAMP) $(INTEROP_STAMP)  ## Run the tests against js-libp2p only
 $(INTEROP_STAMP): $(INTEROP_LOCK)
 	npm ci --prefix tests/interop --no-audit --no-fund
 	touch "$@"
+
+test-netns: $(STAMP)  ## Split real daemons for minutes, in network namespaces of their own (needs root)
+	$(RUN) pytest -m netns
+
+swarm: $(STAMP)  ## Run 10,000 simulated meshes, each with a configuration and faults of its own
+	$(RUN) simulations swarm random --seeds 0..9999
+
+mutants: $(STAMP)  ## Plant defects in the node; fail if the simulator does not find each
+	PYTHONPATH=tests $(RUN) mutants
+
+digests: $(STAMP)  ## Run one seed with every supported Python and hash seed found; compare the traces
+	.ci/digests
+
+bench-sim: $(STAMP)  ## Measure how fast the simulator is, and how its cost grows
+	"$(VENV)/bin/python" benchmarks/simulator.py
 
 demo: $(STAMP)  ## Start three daemons, run real work on them, verify every receipt, stop them
 	"$(VENV)/bin/python" examples/demo.py

@@ -27,7 +27,7 @@ from simulations.steps import Crash, Split, Stop, Submit
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples" / "scenarios").glob("*.toml"))
 SEEDS_COUNT = 4
-SWARM_SEEDS_COUNT = 60
+SWARM_SEEDS_COUNT = 200
 BATCH_COUNT = 12
 TASKS_COUNT = 1 + BATCH_COUNT
 
