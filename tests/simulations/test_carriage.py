@@ -23,7 +23,7 @@ from wire.messages import (
     RecordsGiven,
     RefusalReason,
 )
-from wire.signed import Signed
+from wire.signed import Signed, encode_body
 
 RING = StandInMaker()
 DEVICES = founded_devices(1, 2, {}, RING)
@@ -68,6 +68,20 @@ def test_a_message_counts_as_many_bytes_by_reference_as_its_frame_has(message: M
     carrier = ByReference()
     assert carrier.pack(message) == carrier.pack(message) == (message, size_bytes)
     assert carrier.unpack(message) is message
+
+
+@pytest.mark.parametrize("boundary_bytes", [1 << 8, 1 << 16])
+def test_messages_around_a_boundary_of_the_encoding_count_as_many_bytes(
+    boundary_bytes: int,
+) -> None:
+    sizes = set[int]()
+    for length in range(boundary_bytes - 24, boundary_bytes):
+        message = BucketSummary(buckets=bytes(length))
+        frame, size_bytes = WIRE.pack(message)
+        assert isinstance(frame, bytes)
+        assert size_bytes == len(frame) + LENGTH_BYTES == stream_bytes(message)
+        sizes.add(len(encode_body(message)))
+    assert {boundary_bytes - 1, boundary_bytes} <= sizes
 
 
 def test_a_message_that_no_frame_holds_is_refused_in_both_forms() -> None:

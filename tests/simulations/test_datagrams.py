@@ -13,7 +13,7 @@ from simulations.engine import US_PER_S
 from simulations.paths import NetworkSettings
 from simulations.seeds import splitmix64
 from simulations.world import WorldSettings
-from wire.effects import Dial, Send
+from wire.effects import Dial, Hangup, Send
 from wire.events import LinkDown, LinkUp, Received
 from wire.messages import Heartbeat
 
@@ -63,6 +63,8 @@ def test_copies_come_as_often_as_the_settings_say() -> None:
     assert abs(len(every) / 10_000 - 1.2 * 0.85) < 0.02
     assert abs(sum(copy.late_us > 0 for copy in every) / len(every) - 0.3) < 0.02
     assert abs(sum(copy.is_corrupt for copy in every) / len(every) - 0.05) < 0.01
+    twins = [packet for packet in packets if len(packet) > 1]
+    assert sum(one.late_us != other.late_us for one, other in twins) > len(twins) / 3
     assert {0 <= copy.late_us <= 1_000 for copy in every} == {True}
     assert packets == [
         copies(settings, splitmix64(number), loss_permille=50) for number in range(10_000)
@@ -163,6 +165,15 @@ def test_a_cut_loses_datagrams_and_the_link_goes_on_after_it() -> None:
     here.world.run_for(60 * US_PER_S)
     assert arrived(here) == [3]
     assert [event for event in here.nodes[0].events() if isinstance(event, LinkDown)] == []
+
+
+def test_a_goodbye_that_a_cut_loses_leaves_the_other_end_to_its_keepalive() -> None:
+    here = stage(Datagrams())
+    here.link(0, 1)
+    here.want(0, Hangup(here.peer(1), "enough"))
+    here.world.network.cut([(here.peer(0), here.peer(1))])
+    here.world.run_for(STEADY.keepalive_us + US_PER_S)
+    assert here.nodes[1].events() == [LinkDown(here.peer(0), "keepalive timed out")]
 
 
 def test_calm_brings_streams_back_and_what_was_jammed_too() -> None:

@@ -93,6 +93,15 @@ def test_dials_fail_with_the_reason_and_as_late_as_they_would() -> None:
     assert reasons == expected
 
 
+def test_a_stalled_process_answers_no_dial() -> None:
+    here = stage()
+    host = here.world.hosts[1]
+    here.world.freeze(1)
+    here.want(0, Dial(host.peer, host.addresses))
+    here.world.run_for(2 * STEADY.dial_timeout_us)
+    assert here.nodes[0].events() == [DialFailed(host.peer, "no answer in time")]
+
+
 def test_a_device_of_another_mesh_is_refused() -> None:
     here, other = stage(), stage()
     stranger = Stage(replace(other.world.settings, seed=2)).nodes[1].hello()
@@ -169,6 +178,27 @@ def test_a_hangup_is_heard_by_the_other_end_behind_what_was_sent_before() -> Non
     assert downs(here, 1) == ["closed by the peer"]
 
 
+def test_a_goodbye_that_is_lost_is_not_heard() -> None:
+    here = stage()
+    here.link(0, 1)
+    here.want(0, Hangup(here.peer(1), "enough"))
+    here.world.isolate(0)
+    here.world.run_for(STEADY.keepalive_us)
+    assert downs(here, 1) == []
+    here.world.run_for(US_PER_S)
+    assert downs(here, 1) == ["keepalive timed out"]
+
+
+def test_a_stream_that_lost_bytes_is_no_link_any_more_for_either_end() -> None:
+    here = stage()
+    here.link(0, 1)
+    network = here.world.network
+    path = [(here.peer(0), here.peer(1))]
+    network.cut(path)
+    network.mend(path)
+    assert network.neighbours(here.peer(0)) == network.neighbours(here.peer(1)) == []
+
+
 def test_a_killed_process_is_noticed_and_a_lost_power_is_not() -> None:
     here = stage()
     here.link(0, 1)
@@ -209,6 +239,17 @@ def test_who_comes_back_replaces_the_link_that_the_other_end_still_holds(
     )
     assert [type(event) for event in here.nodes[holder].events()] == [LinkDown, LinkUp]
     assert [type(event) for event in here.nodes[forgetful].events("Restarted")] == [LinkUp]
+
+
+def test_a_device_that_dials_again_has_forgotten_the_link_however_young_that_is() -> None:
+    here = stage()
+    here.link(0, 1)
+    here.world.crash(0, DiskFate.LOSE_UNSYNCED)
+    here.world.start(0)
+    here.link(0, 1)
+    assert here.world.network.is_linked(here.peer(0), here.peer(1))
+    assert here.world.trace.counts["event.LinkDown"] == 1
+    assert here.world.trace.counts["event.LinkUp"] == 4
 
 
 def test_within_a_dial_time_the_smaller_id_keeps_the_link_it_dialled_and_refuses_another() -> None:
@@ -464,6 +505,10 @@ def test_who_forges_signatures_is_skipped_and_then_banned(*, exercises_wire: boo
     assert here.nodes[1].events() == [
         DialFailed(here.peer(0), "banned: it sent what no device should")
     ]
+    here.world.crash(1, DiskFate.KEEP)  # a new process bears no grudge
+    here.world.start(1)
+    here.link(0, 1)
+    assert here.world.network.is_linked(here.peer(0), here.peer(1))
 
 
 def test_over_the_wire_a_message_arrives_equal_but_as_another_object() -> None:
