@@ -121,7 +121,8 @@ class Transfers:
             self._engine.after(SILENT_SOURCE_US, next_source)
             return
         duration_us = self._network.paths.round_trip_us(LANE_TRANSFER, receiver, source)
-        if self._holders[source].blobs.get(ref) is not None:
+        has_it = self._holders[source].blobs.get(ref) is not None
+        if has_it and settings.bytes_per_second is not None:
             duration_us += ref.size_bytes * US_PER_S // settings.bytes_per_second
         boots = self._holders[receiver].boot, self._holders[source].boot
         arrive = partial(self._arrive, receiver, ref, source, others, boots, duration_us, done)

@@ -29,6 +29,7 @@ from simulations.errors import InvariantBroken, NotReached, SimulationError
 from simulations.founding import founded_devices, store_ids
 from simulations.host import SimulatedHost, Surroundings
 from simulations.liars import Falsehoods, lying
+from simulations.narration import Narrator
 from simulations.network import Network
 from simulations.partitions import NodePair
 from simulations.paths import NetworkSettings
@@ -110,14 +111,16 @@ class World:
         self.checks = Checks(
             self.engine, maker.verifier, settings.budget, liars=frozenset(settings.liars)
         )
+        self.network.on_sent = self.checks.count_sent
         self._transfers = Transfers(self.engine, self.network)
+        narrator = Narrator(self.engine, self.trace, self.checks.register.outcomes)
         self._around = Surroundings(
             engine=self.engine,
             network=self.network,
             transfers=self._transfers,
             dht=self.dht,
             trace=self.trace,
-            observers=[self.checks, self],
+            observers=[self.checks, self, narrator],
             seed=settings.seed,
         )
         self._requests: dict[int, Request] = {}
