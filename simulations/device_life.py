@@ -62,25 +62,28 @@ class DeviceLife:
     link_changes: list[LinkChange] = field(default_factory=list)
     remarks: list[tuple[int, str]] = field(default_factory=list)
     _linked: dict[str, None] = field(default_factory=dict)
+    _is_frozen: bool = False
+    _is_suspended: bool = False
 
     @property
     def is_troubled(self) -> bool:
         """Whether its process did anything but run."""
         return len(self.stretches) > 1
 
-    def on_line(self, line: TraceLine, *, is_suspended: bool) -> None:
+    def on_line(self, line: TraceLine) -> None:
         """Take one of its lines; others than those that matter here change nothing."""
         match line.event:
             case "process.started":
+                self._is_frozen = self._is_suspended = False
                 self._begin(line, Condition.RUNNING, _started(line, self.stretches))
             case "process.crashed":
                 self._on_crashed(line)
-            case "process.frozen":
-                frozen = (Condition.FROZEN, "frozen")
-                asleep = (Condition.SUSPENDED, "suspended")
-                self._begin(line, *(asleep if is_suspended else frozen))
-            case "process.thawed":
-                self._begin(line, Condition.RUNNING, "runs on")
+            case "process.frozen" | "process.thawed":
+                self._is_frozen = line.event == "process.frozen"
+                self._on_stall(line)
+            case "device.suspended" | "device.resumed":
+                self._is_suspended = line.event == "device.suspended"
+                self._on_stall(line)
             case "event.LinkUp":
                 self._on_link(line, is_up=True)
             case "event.LinkDown":
@@ -90,6 +93,17 @@ class DeviceLife:
 
     def _begin(self, line: TraceLine, condition: Condition, words: str) -> None:
         self.stretches.append(Stretch(line.time_us, condition, words))
+
+    def _on_stall(self, line: TraceLine) -> None:
+        """A stall ends, and another one may last."""
+        if self.stretches and self.stretches[-1].condition in (Condition.DOWN, Condition.DISK_LOST):
+            return
+        if self._is_suspended:
+            self._begin(line, Condition.SUSPENDED, "suspended")
+        elif self._is_frozen:
+            self._begin(line, Condition.FROZEN, "frozen")
+        else:
+            self._begin(line, Condition.RUNNING, "runs on")
 
     def _on_crashed(self, line: TraceLine) -> None:
         if line.text("disk") == DiskFate.LOSE_ALL:

@@ -59,10 +59,7 @@ def story_of(lines: Iterable[TraceLine]) -> Story:
         else:
             if line.event == "device.named":
                 story._nodes[line.text("peer")] = line.node
-            _device(story, line.node).on_line(
-                line,
-                is_suspended=line.event == "process.frozen" and faults.has("suspend", line.node),
-            )
+            _device(story, line.node).on_line(line)
         tasks.on_line(line)
     story.devices = dict(sorted(story.devices.items()))
     story.batches = list(tasks.batches.values())

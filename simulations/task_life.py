@@ -64,6 +64,22 @@ class BatchLife:
         """How many tasks the trace leaves undecided."""
         return sum(task.decided_us is None for task in self.tasks)
 
+    @property
+    def failed_count(self) -> int:
+        """How many tasks were decided without a result."""
+        return sum(task.outcome not in ("", "result") for task in self.tasks)
+
+    @property
+    def again_count(self) -> int:
+        """How often a task had to be leased again."""
+        return sum(max(0, len(task.leases) - 1) for task in self.tasks)
+
+    @property
+    def lasted_us(self) -> int:
+        """How long its last decision took."""
+        decided_us = (task.decided_us for task in self.tasks if task.decided_us is not None)
+        return max(decided_us, default=self.accepted_us) - self.accepted_us
+
 
 class TaskLives:
     """All batches of a run, in the order in which they were accepted."""

@@ -40,7 +40,7 @@ from simulations.timeline_scale import (
     heading,
     seconds,
 )
-from simulations.timeline_tasks import executor_colours, task_rows
+from simulations.timeline_work import executor_colours, work
 from simulations.trace_lines import TraceLine
 
 DIGEST_CHARACTERS = 12
@@ -67,7 +67,7 @@ def timeline(lines: Iterable[TraceLine], title: Title) -> Drawing:
     moments = _moments(story, title, scale, head.bottom)
     faults = _faults(story, scale, moments.bottom)
     devices = lanes(story, scale, faults.bottom, colours=colours)
-    tasks = task_rows(story, scale, devices.bottom, colours=colours)
+    tasks = work(story, scale, devices.bottom, colours=colours)
     times = axis(scale, tasks.bottom)
     signs = legend(story, times.bottom)
     what = f"Timeline of the scenario {title.scenario}, seed {title.seed}"

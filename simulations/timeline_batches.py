@@ -1,4 +1,4 @@
-"""Rows of a timeline for many tasks: how many of a batch were in which phase of their life."""
+"""The row of a batch on a timeline: how many of its tasks were in which phase of their life."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from simulations.drawing import (
     line,
     tint,
 )
-from simulations.story import Story
 from simulations.task_life import BatchLife
 from simulations.timeline_lane import SMALL
-from simulations.timeline_scale import MARGIN, RIGHT, WIDTH, Scale, Section, heading
+from simulations.timeline_scale import MARGIN, RIGHT, WIDTH, Scale
 
-BATCH_ROWS_MAX = 40
 BATCH_HEIGHT = 46.0
 
 # The phases of a batch's tasks, from the bottom of its row upwards.
@@ -38,37 +36,12 @@ PHASES: tuple[tuple[str, str], ...] = (
 )
 
 
-def batch_rows(story: Story, scale: Scale, top: float) -> Section:
-    """Return how many tasks of each batch were in which phase."""
-    marks, y = heading("Tasks", top, right="decided")
-    chosen = _chosen(story.batches)
-    for batch in chosen:
-        marks += _batch(batch, scale, y)
-        y += BATCH_HEIGHT
-    hidden_count = len(story.batches) - len(chosen)
-    if hidden_count:
-        more = f"and {hidden_count} more batches"
-        marks.append(Text(x=MARGIN, y=y + 10, text=more, fill=GRAY))
-        y += 18
-    return Section(marks, y)
-
-
-def _chosen(batches: Sequence[BatchLife]) -> list[BatchLife]:
-    """Return those with most that is undecided or was not a plain success, in their order."""
-
-    def troubles_count(batch: BatchLife) -> int:
-        failed_count = sum(task.outcome not in ("", "result") for task in batch.tasks)
-        return batch.undecided_count + failed_count
-
-    first = sorted(batches, key=lambda batch: (-troubles_count(batch), batch.number))
-    return sorted(first[:BATCH_ROWS_MAX], key=lambda batch: batch.number)
-
-
-def _batch(batch: BatchLife, scale: Scale, top: float) -> Iterator[Mark]:
+def batch_row(batch: BatchLife, scale: Scale, top: float) -> Iterator[Mark]:
+    """Yield how many tasks of a batch were in which phase."""
     count = len(batch.tasks)
     height = BATCH_HEIGHT - 10
     yield Text(x=MARGIN + 14, y=top + 14, text=f"batch {batch.number}")
-    detail = f"{count} task{'s' * (count != 1)} of {batch.node}"
+    detail = f"{count} tasks of device {batch.node}"
     yield Text(x=MARGIN + 14, y=top + 28, text=detail, size=SMALL, fill=GRAY)
     bottom = top + height
     steps = _phase_counts(batch, scale)
@@ -82,9 +55,8 @@ def _batch(batch: BatchLife, scale: Scale, top: float) -> Iterator[Mark]:
     fill = INK if decided_count == count else VERMILLION
     text = f"{decided_count} of {count}"
     yield Text(x=WIDTH - MARGIN, y=top + 14, text=text, fill=fill, anchor="end")
-    failed_count = sum(task.outcome not in ("", "result") for task in batch.tasks)
-    if failed_count:
-        text = f"{failed_count} failed"
+    if batch.failed_count:
+        text = f"{batch.failed_count} failed"
         yield Text(x=WIDTH - MARGIN, y=top + 28, text=text, fill=VERMILLION, anchor="end")
 
 

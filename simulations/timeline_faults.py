@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,8 @@ from simulations.drawing import (
     text_width,
     tint,
 )
-from simulations.fault_span import MOMENTS, FaultSpan
+from simulations.fault_shape import FaultShape
+from simulations.fault_span import FaultSpan
 from simulations.timeline_scale import MARK_WIDTH_MIN, RIGHT, Scale, Section, rows, seconds
 
 ROW_HEIGHT = 17.0
@@ -38,47 +40,43 @@ NEAR = 1.0
 SIDES = (tint(ORANGE, 550), tint(SKY, 650), tint(PURPLE, 600), tint(YELLOW, 750), tint(GREEN, 450))
 OTHER = "#d8dee4"
 SHADOW, EDGE = "#f4f1ea", "#a79a80"
-EDGES_FROM = 20.0  # a shadow that is narrower has no edges: they would hide what is there
+# Narrow or many shadows, and those of flaps, have no edges: these would hide the rest.
+EDGES_FROM = 20.0
+EDGED_MAX = 12
 LIE = tint(VERMILLION, 450)
 
 
-def fault_colour(fault: FaultSpan, node: int | None = None) -> str:
+def fault_colour(shape: FaultShape, node: int | None = None) -> str:
     """Return the colour of a fault, as it concerns a device."""
-    if fault.kind == "lie":
+    if shape.kind == "lie":
         return LIE
-    if not fault.is_cut:
+    if not shape.is_cut:
         return OTHER
-    return SIDES[0 if node is None else fault.side_of(node) % len(SIDES)]
+    return SIDES[0 if node is None else shape.side_of(node) % len(SIDES)]
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
     """From where to where a fault is drawn."""
 
-    fault: FaultSpan
+    shape: FaultShape
+    begun_us: int
     start: float
     end: float
-
-
-def end_of(fault: FaultSpan, scale: Scale) -> int:
-    """Return when a fault ends, if it is drawn as one that lasts."""
-    if fault.ended_us is not None:
-        return fault.ended_us
-    return fault.begun_us if fault.kind in MOMENTS else scale.end_us
 
 
 def bars(faults: Sequence[FaultSpan], scale: Scale) -> list[Bar]:
     """Return where each fault lies; the same ones become one where no eye could part them."""
     found: list[Bar] = []
-    latest: dict[tuple[str, tuple[int, ...], str], int] = {}
+    latest: dict[FaultShape, int] = {}
     for fault in faults:
-        bar = Bar(fault, scale.x(fault.begun_us), scale.x(end_of(fault, scale)))
-        place = latest.get(fault.sameness)
-        if place is not None and bar.start - found[place].end < NEAR:
-            found[place] = replace(found[place], end=max(found[place].end, bar.end))
+        start, end = scale.x(fault.begun_us), scale.x(fault.end_us(scale.end_us))
+        place = latest.get(fault.shape)
+        if place is not None and start - found[place].end < NEAR:
+            found[place] = replace(found[place], end=max(found[place].end, end))
         else:
-            latest[fault.sameness] = len(found)
-            found.append(bar)
+            latest[fault.shape] = len(found)
+            found.append(Bar(fault.shape, fault.begun_us, start, end))
     return found
 
 
@@ -101,16 +99,29 @@ def fault_bars(faults: Sequence[FaultSpan], scale: Scale, top: float) -> Section
 
 
 def shadows(faults: Sequence[FaultSpan], scale: Scale, top: float, bottom: float) -> list[Mark]:
-    """Return what marks the time of each cut through the whole picture, to be painted first."""
-    cuts = bars([fault for fault in faults if fault.is_cut], scale)
-    height = bottom - top
+    """Return what marks the times of cuts through the whole picture, to be painted first."""
+    cuts = bars([fault for fault in faults if fault.shape.is_cut], scale)
+    times = Counter(bar.shape for bar in cuts)
+    single = [bar for bar in cuts if times[bar.shape] == 1 and bar.end - bar.start >= EDGES_FROM]
     marks: list[Mark] = [
-        Rect(x=bar.start, y=top, width=bar.end - bar.start, height=height, fill=SHADOW)
-        for bar in cuts
+        Rect(x=start, y=top, width=end - start, height=bottom - top, fill=SHADOW)
+        for start, end in _joined(cuts)
     ]
-    wide = [bar for bar in cuts if bar.end - bar.start >= EDGES_FROM]
-    edges = sorted({x for bar in wide for x in (bar.start, bar.end)})
-    return [*marks, *(line((x, top), (x, bottom), EDGE, width=0.75, dash=3) for x in edges)]
+    if len(single) <= EDGED_MAX:
+        edges = sorted({x for bar in single for x in (bar.start, bar.end)})
+        marks += [line((x, top), (x, bottom), EDGE, width=0.75, dash=3) for x in edges]
+    return marks
+
+
+def _joined(cuts: Sequence[Bar]) -> list[tuple[float, float]]:
+    """Return the extents that at least one of the bars covers."""
+    found: list[tuple[float, float]] = []
+    for start, end in sorted((bar.start, bar.end) for bar in cuts):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], end))
+        else:
+            found.append((start, end))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +151,9 @@ class _Named:
                 y=y,
                 width=max(MARK_WIDTH_MIN, bar.end - bar.start),
                 height=BAR_HEIGHT,
-                fill=fault_colour(bar.fault),
+                fill=fault_colour(bar.shape),
                 stroke=GRAY,
-                tooltip=f"{self.label}, from {seconds(bar.fault.begun_us)}",
+                tooltip=f"{self.label}, from {seconds(bar.begun_us)}",
             )
         start, end = self.extent
         x = self.bars[0].start + 4
@@ -162,10 +173,9 @@ class _Named:
 
 
 def _named(faults: Sequence[FaultSpan], scale: Scale) -> Iterator[_Named]:
-    same: dict[tuple[str, tuple[int, ...], str], list[FaultSpan]] = {}
+    same: dict[FaultShape, list[FaultSpan]] = {}
     for fault in faults:
-        same.setdefault(fault.sameness, []).append(fault)
-    for some in same.values():
-        name, count = some[0].name, len(some)
-        label = name if count == 1 else f"{name}, {count} times"
-        yield _Named(bars(some, scale), count, cut_text(label, LABEL_WIDTH_MAX, TEXT_SIZE))
+        same.setdefault(fault.shape, []).append(fault)
+    for shape, some in same.items():
+        label = shape.name if len(some) == 1 else f"{shape.name}, {len(some)} times"
+        yield _Named(bars(some, scale), len(some), cut_text(label, LABEL_WIDTH_MAX, TEXT_SIZE))

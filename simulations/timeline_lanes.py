@@ -5,6 +5,7 @@ to how many of the others it was linked, as it knew itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 
 from simulations.device_life import Condition, DeviceLife
@@ -85,8 +86,9 @@ def _chosen(story: Story) -> list[DeviceLife]:
     """Return the devices that faults or tasks concern, then others, as many as are drawn."""
     if len(story.devices) <= LANES_MAX:
         return list(story.devices.values())
-    few = [fault for fault in story.faults if 2 * len(fault.nodes) <= len(story.devices)]
-    of_faults = {node for fault in few for node in fault.nodes}
+    shapes = dict.fromkeys(fault.shape for fault in story.faults)
+    few = [shape for shape in shapes if 2 * len(shape.nodes) <= len(story.devices)]
+    of_faults = {node for shape in few for node in shape.nodes}
     of_tasks = {*story.executors, *story.submitters}
 
     def place(device: DeviceLife) -> tuple[int, int]:
@@ -111,7 +113,8 @@ def _label(lane: Lane, colour: str | None) -> Iterator[Mark]:
 
 def _strips(lane: Lane) -> Section:
     """Return a strip for each fault that concerns the device, in its words."""
-    concerned = [one for one in lane.story.faults if one.meaning(lane.device.node) is not None]
+    node = lane.device.node
+    concerned = [fault for fault in lane.story.faults if fault.shape.meaning(node) is not None]
     found = bars(concerned, lane.scale)
     places = rows([(bar.start, bar.end) for bar in found], gap=0, rows_max=STRIPS_MAX)
     marks: list[Mark] = []
@@ -123,8 +126,8 @@ def _strips(lane: Lane) -> Section:
 
 
 def _strip(lane: Lane, bar: Bar, y: float) -> Iterator[Mark]:
-    words = bar.fault.meaning(lane.device.node) or ""
-    fill = fault_colour(bar.fault, lane.device.node)
+    words = bar.shape.meaning(lane.device.node) or ""
+    fill = fault_colour(bar.shape, lane.device.node)
     width = max(MARK_WIDTH_MIN, bar.end - bar.start)
     height = lane.form.strip - 1
     yield Rect(x=bar.start, y=y, width=width, height=height, fill=fill, tooltip=words)
@@ -139,9 +142,9 @@ def _strip(lane: Lane, bar: Bar, y: float) -> Iterator[Mark]:
 
 def _process(lane: Lane, top: float) -> Iterator[Mark]:
     stretches = lane.device.stretches
-    ends_us = [*(stretch.start_us for stretch in stretches[1:]), lane.scale.end_us]
-    for stretch, end_us in zip(stretches, ends_us, strict=bool(stretches)):
-        start, end = lane.scale.x(stretch.start_us), lane.scale.x(end_us)
+    times_us = [*(stretch.start_us for stretch in stretches), lane.scale.end_us]
+    for stretch, (start_us, end_us) in zip(stretches, pairwise(times_us), strict=True):
+        start, end = lane.scale.x(start_us), lane.scale.x(end_us)
         fill, stroke = CONDITIONS[stretch.condition]
         yield Rect(
             x=start,
@@ -150,7 +153,7 @@ def _process(lane: Lane, top: float) -> Iterator[Mark]:
             height=lane.form.process,
             fill=fill,
             stroke=stroke,
-            tooltip=f"{stretch.words}, from {seconds(stretch.start_us)} to {seconds(end_us)}",
+            tooltip=f"{stretch.words}, from {seconds(start_us)} to {seconds(end_us)}",
         )
         if lane.form is ROOMY:
             text = _fitting(stretch.words, end - start - 8)
@@ -159,10 +162,9 @@ def _process(lane: Lane, top: float) -> Iterator[Mark]:
 
 
 def _fitting(words: str, width: float) -> str:
-    """Return the words, or what is before their comma, or as much of that as fits."""
-    if text_width(words, SMALL) <= width:
-        return words
-    return cut_text(words.partition(",")[0], width, SMALL)
+    """Return the words, or what is before their comma, or nothing if that does not fit either."""
+    short = words.partition(",")[0]
+    return next((one for one in (words, short) if text_width(one, SMALL) <= width), "")
 
 
 def _remarks(lane: Lane, top: float) -> Iterator[Mark]:

@@ -28,7 +28,7 @@ from simulations.story import Story
 from simulations.timeline_batches import PHASES
 from simulations.timeline_lanes import CONDITIONS
 from simulations.timeline_scale import LEFT, MARGIN, WIDTH, Section, heading, triangle
-from simulations.timeline_tasks import is_by_task
+from simulations.timeline_work import drawn_batches
 
 ROW = 19.0
 SIGN_WIDTH = 18.0
@@ -47,9 +47,11 @@ def legend(story: Story, top: float) -> Section:
     """Return the signs with their meanings."""
     marks, y = heading("Signs", top)
     y = _row(marks, y, "devices", [*_device_signs(story)])
-    if story.batches:
-        signs = _task_signs() if is_by_task(story) else _batch_signs()
-        y = _row(marks, y, "tasks", [*signs])
+    forms = [is_by_task for _, is_by_task in drawn_batches(story)]
+    if any(forms):
+        y = _row(marks, y, "tasks", [*_task_signs()])
+    if not all(forms):
+        y = _row(marks, y, "batches", [*_batch_signs()])
     return Section(marks, y + 6)
 
 
@@ -105,7 +107,7 @@ def _task_signs() -> Iterator[Sign]:
 
 def _batch_signs() -> Iterator[Sign]:
     for phase, colour in PHASES:
-        yield [Rect(x=0, y=1, width=13, height=11, fill=colour)], phase
+        yield [Rect(x=0, y=1, width=13, height=11, fill=colour)], f"tasks {phase}"
 
 
 def _diamond(fill: str) -> Shape:

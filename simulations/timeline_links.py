@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from simulations.device_life import LinkChange
 from simulations.drawing import (
@@ -84,7 +85,8 @@ def _changes(lane: Lane, top: float) -> Iterator[Mark]:
     y = top + max(4.0, lane.form.changes / 2)
     groups = [*_together(lane.device.link_changes, lane.scale)]
     starts = [lane.scale.x(group[0].time_us) for group in groups]
-    for group, x, room_to in zip(groups, starts, [*starts[1:], RIGHT + SIGN], strict=True):
+    rooms = pairwise([*starts, WIDTH - MARGIN])
+    for group, (x, room_to) in zip(groups, rooms, strict=True):
         lost = [change for change in group if not change.is_up]
         found = [change for change in group if change.is_up]
         words = _words(lost, found, lane.story)
@@ -120,6 +122,8 @@ def _words(lost: Sequence[LinkChange], found: Sequence[LinkChange], story: Story
 
 def _peers(changes: Sequence[LinkChange], story: Story) -> str:
     peers = dict.fromkeys(change.peer for change in changes)
+    if len(peers) == len(story.devices) - 1 > 1:
+        return "all"
     if len(peers) > NAMED_MAX:
         return f"{len(peers)} devices"
     nodes = [node for peer in peers if (node := story.node(peer)) is not None]

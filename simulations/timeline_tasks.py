@@ -1,20 +1,18 @@
-"""The part of a timeline that says what became of tasks: a row for each, or for each batch."""
+"""The row of one task on a timeline: accepted, leased, run, decided and told."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 
 from simulations.drawing import (
     BLACK,
     BLUE,
     GRAY,
-    GREEN,
     INK,
-    ORANGE,
-    SKY,
     VERMILLION,
     WHITE,
-    YELLOW,
     Mark,
     Rect,
     Shape,
@@ -26,68 +24,36 @@ from simulations.drawing import (
 )
 from simulations.story import Story
 from simulations.task_life import BatchLife, Run, TaskLife
-from simulations.timeline_batches import batch_rows
 from simulations.timeline_lane import SMALL
 from simulations.timeline_scale import (
     MARGIN,
     MARK_WIDTH_MIN,
     WIDTH,
     Scale,
-    Section,
-    heading,
     rows,
     seconds,
 )
 
-TASK_ROWS_MAX = 20  # with more tasks each batch has a row
 TASK_HEIGHT = 18.0
 BAR_HEIGHT = 12.0
-EXECUTOR_COLOURS = (ORANGE, BLUE, "#cc79a7", GREEN, YELLOW, SKY, VERMILLION)
 
 
-def executor_colours(story: Story) -> dict[int, str]:
-    """Return a colour for each device that runs tasks; with many devices colours come again."""
-    return {
-        node: EXECUTOR_COLOURS[place % len(EXECUTOR_COLOURS)]
-        for place, node in enumerate(story.executors)
-    }
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """Where the row of a task is; `colours` are those of the devices on which tasks ran."""
+
+    scale: Scale
+    top: float
+    colours: Mapping[int, str]
+
+    @property
+    def middle(self) -> float:
+        """Where its line is."""
+        return self.top + BAR_HEIGHT / 2
 
 
-def is_by_task(story: Story) -> bool:
-    """Whether each task has a row of its own."""
-    return sum(len(batch.tasks) for batch in story.batches) <= TASK_ROWS_MAX
-
-
-def task_rows(story: Story, scale: Scale, top: float, *, colours: Mapping[int, str]) -> Section:
-    """Return what became of each task; nothing if there was none."""
-    if not story.batches:
-        return Section([], top)
-    if is_by_task(story):
-        return _by_task(story, scale, top, colours)
-    return batch_rows(story, scale, top)
-
-
-def _by_task(story: Story, scale: Scale, top: float, colours: Mapping[int, str]) -> Section:
-    marks, y = heading("Tasks", top, right="outcome")
-    for batch in story.batches:
-        for task in batch.tasks:
-            marks += _task(story, batch, task, _Row(scale, y, colours))
-            y += TASK_HEIGHT
-        y += 4
-    return Section(marks, y)
-
-
-class _Row:
-    """Where the row of a task is."""
-
-    def __init__(self, scale: Scale, top: float, colours: Mapping[int, str]) -> None:
-        self.scale = scale
-        self.colours = colours
-        self.top = top
-        self.middle = top + BAR_HEIGHT / 2
-
-
-def _task(story: Story, batch: BatchLife, task: TaskLife, row: _Row) -> Iterator[Mark]:
+def task_row(story: Story, batch: BatchLife, task: TaskLife, row: TaskRow) -> Iterator[Mark]:
+    """Yield what became of a task."""
     name = f"batch {batch.number}, task {task.index}"
     yield Text(x=MARGIN + 14, y=row.top + 10, text=name, size=10)
     start = row.scale.x(batch.accepted_us)
@@ -111,25 +77,24 @@ def _until_us(batch: BatchLife, task: TaskLife, scale: Scale) -> int:
     return next(end_us for end_us in ends_us if end_us is not None)
 
 
-def _leases(story: Story, batch: BatchLife, task: TaskLife, row: _Row) -> Iterator[Mark]:
+def _leases(story: Story, batch: BatchLife, task: TaskLife, row: TaskRow) -> Iterator[Mark]:
     """Yield a thin bar from each lease to the next, in the colour of who holds it."""
-    ends_us = [*(lease.start_us for lease in task.leases[1:])]
-    ends_us.append(_until_us(batch, task, row.scale))
-    for lease, end_us in zip(task.leases, ends_us, strict=bool(task.leases)):
+    times_us = [*(lease.start_us for lease in task.leases), _until_us(batch, task, row.scale)]
+    for lease, (start_us, end_us) in zip(task.leases, pairwise(times_us), strict=True):
         node = story.node(lease.executor)
         colour = row.colours.get(node, GRAY) if node is not None else GRAY
-        start, end = row.scale.x(lease.start_us), row.scale.x(end_us)
+        start, end = row.scale.x(start_us), row.scale.x(end_us)
         yield Rect(
             x=start,
             y=row.middle - 2.5,
             width=max(MARK_WIDTH_MIN, end - start),
             height=5,
             fill=tint(colour, 450),
-            tooltip=f"leased to {story.device_name(lease.executor)} at {seconds(lease.start_us)}",
+            tooltip=f"leased to {story.device_name(lease.executor)} at {seconds(start_us)}",
         )
 
 
-def _runs(task: TaskLife, row: _Row) -> Iterator[Mark]:
+def _runs(task: TaskLife, row: TaskRow) -> Iterator[Mark]:
     """Yield a bar for each run; those at the same time share the height."""
     scale = row.scale
     spans = [(scale.x(run.start_us), scale.x(_run_end(run, scale))) for run in task.runs]
@@ -156,7 +121,7 @@ def _runs(task: TaskLife, row: _Row) -> Iterator[Mark]:
             yield from _cross(end + 1, row.middle, _run_tooltip(run, scale))
 
 
-def _end(task: TaskLife, row: _Row) -> Iterator[Mark]:
+def _end(task: TaskLife, row: TaskRow) -> Iterator[Mark]:
     if task.decided_us is None:
         return
     x, y = row.scale.x(task.decided_us), row.middle
