@@ -49,6 +49,9 @@ test: $(STAMP) $(if $(INTEROP_LOCK),$(if $(shell command -v npm),$(INTEROP_STAMP
 test-interop: $(STAMP) $(INTEROP_STAMP)  ## Run the tests against js-libp2p only (needs node and npm)
 	$(RUN) pytest tests/interop
 
+test-netns: $(STAMP)  ## Split, move and slow real daemons in network namespaces (root; ten minutes)
+	$(RUN) pytest tests/netns -m netns
+
 $(INTEROP_STAMP): $(INTEROP_LOCK)
 	npm ci --prefix tests/interop --no-audit --no-fund
 	touch "$@"
