@@ -56,9 +56,6 @@ $(INTEROP_STAMP): $(INTEROP_LOCK)
 	npm ci --prefix tests/interop --no-audit --no-fund
 	touch "$@"
 
-test-netns: $(STAMP)  ## Split real daemons for minutes, in network namespaces of their own (needs root)
-	$(RUN) pytest -m netns
-
 swarm: $(STAMP)  ## Run 10,000 simulated meshes, each with a configuration and faults of its own
 	$(RUN) simulations swarm random --seeds 0..9999
 
