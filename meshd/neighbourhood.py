@@ -11,7 +11,7 @@ from meshd.settings import NodeSettings
 from p2p.address_book import ADDRESS_ROW, AddressRow
 from p2p.admission import INVITATION_ROW, Admission, InvitationRow
 from p2p.directory import Chain, Directory
-from p2p.gossip import ExchangeDue, Gossip
+from p2p.gossip import ExchangeDue, Gossip, RumorsDue
 from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
 from p2p.overlay import Overlay, ReviewDue
@@ -217,6 +217,8 @@ class Neighbourhood:
                 return self.liveness.on_heartbeat_due(now_us=now_us)
             case ExchangeDue():
                 return self.gossip.on_exchange_due()
+            case RumorsDue():
+                return self.gossip.on_rumors_due(now_us=now_us)
             case ProvideReviewDue():
                 return self.providing.on_review_due()
             case LookupEnds():

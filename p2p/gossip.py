@@ -1,13 +1,14 @@
 """Anti-entropy over links: two devices compare hashes, then versions, then give what is newer.
 
 An exchange opens with one hash over everything; equal means done. Else the bucket hashes follow,
-then the versions in the buckets that differ, then the records. A new record also goes on at once to
-a few links (rumor mongering, Demers et al. 1987); what a rumor misses, the next exchange repairs.
+then the versions in the buckets that differ, then the records. A new record also goes on to a few
+links (rumor mongering, Demers et al. 1987): at once, or, where many come one after another, with
+the others of the same tenth of a second. What a rumor misses, the next exchange repairs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 from p2p.directory import Chain, Directory, Merge
@@ -31,6 +32,7 @@ from wire.signed import Signed
 
 EXCHANGE_EVERY_US = 5_000_000
 RUMOR_FANOUT = 3
+RUMOR_PAUSE_US = 100_000
 GIVEN_MESSAGES_MAX = 16  # an empty directory is filled in several exchanges, not in one burst
 
 # What a device with the same code and the same removals would not have passed on.
@@ -42,13 +44,22 @@ class ExchangeDue:
     """Timer: open an exchange with one random link."""
 
 
+@dataclass(frozen=True, slots=True)
+class RumorsDue:
+    """Timer: pass on what came since the last rumor."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Gossip:
-    """Keeps the directory equal to those of the linked devices."""
+    """Keeps the directory equal to those of the linked devices. Times are on the caller's clock."""
 
     directory: Directory
     links: dict[PeerId, object]  # shared with the node; only its keys are read
     rng: Random
+    # What is to be passed on, by owner and kind, and who gave it: RECORDS_MAX of them at most.
+    _news: dict[tuple[PeerId, str], PeerId | None] = field(default_factory=dict)
+    _passed_on_us: int | None = None
+    _is_rumor_due: bool = False  # its timer is set
 
     def start(self) -> list[Effect]:
         """Return the first timer."""
@@ -115,21 +126,21 @@ class Gossip:
                 ours[version.owner, version.kind] = held
         # Presence first: it brings the chain without which the others are not accepted.
         wanted.sort(key=lambda version: version.kind != RecordKind.PRESENCE)
-        effects: list[Effect] = list(self._given(peer, list(ours.values())))
+        effects = self._given(peer, list(ours.values()))
         if wanted:
             effects.append(Send(peer, RecordsWanted(versions=tuple(wanted[:RECORDS_MAX]))))
         return effects
 
     def on_records_wanted(self, peer: PeerId, wanted: RecordsWanted) -> list[Effect]:
         """Give what was asked for, at whichever version is held."""
-        return list(self._given(peer, list(wanted.versions)))
+        return self._given(peer, list(wanted.versions))
 
     def on_records_given(
         self, peer: PeerId | None, given: RecordsGiven, *, now_us: int
     ) -> list[Effect]:
         """Merge, and pass on what was new. `peer` is None for what came by GossipSub."""
         chains = {chain[0].body.subject: chain for chain in given.chains}
-        newer = []
+        newer: list[Signed[Record]] = []
         refused: dict[Merge, int] = {}
         for signed in given.records:
             if signed.body.owner == self.directory.own:
@@ -140,16 +151,17 @@ class Gossip:
             elif merge in _OFFENCES:
                 refused[merge] = refused.get(merge, 0) + 1
         effects: list[Effect] = [_refusal(peer, merge, count) for merge, count in refused.items()]
-        return effects + (self.spread(tuple(newer), but_not=peer) if newer else [])
+        return effects + (self._pass_on(newer, peer, now_us=now_us) if newer else [])
 
-    def spread(
-        self, records: tuple[Signed[Record], ...], *, but_not: PeerId | None = None
-    ) -> list[Effect]:
+    def on_rumors_due(self, *, now_us: int) -> list[Effect]:
+        """Pass on what came meanwhile."""
+        self._is_rumor_due = False
+        return self._pass_on_all(now_us=now_us)
+
+    def spread(self, records: tuple[Signed[Record], ...]) -> list[Effect]:
         """Send records to a few random links at once."""
-        links = [link for link in sorted(self.links) if link != but_not]
-        chosen = self.rng.sample(links, min(RUMOR_FANOUT, len(links)))
-        given = RecordsGiven(records=records, chains=self._chains_for(records))
-        return [Send(link, given) for link in chosen]
+        given = self.with_chains(records)
+        return [Send(link, given) for link in self._random_links(RUMOR_FANOUT)]
 
     def with_chains(self, records: tuple[Signed[Record], ...]) -> RecordsGiven:
         """Return records with the chains that a stranger to their owners needs."""
@@ -158,9 +170,52 @@ class Gossip:
     def _summary_to(self, peer: PeerId) -> Effect:
         return Send(peer, StateSummary(state=self.directory.state_hash()))
 
+    def _pass_on(
+        self, newer: list[Signed[Record]], origin: PeerId | None, *, now_us: int
+    ) -> list[Effect]:
+        """Pass news on at once after a quiet while, else with what else comes until the pause ends.
+
+        So one word travels as fast as it can, and a thousand do not make a thousand messages.
+        """
+        effects: list[Effect] = []
+        for signed in newer:
+            self._news[signed.body.owner, signed.body.kind] = origin
+            if len(self._news) >= RECORDS_MAX:
+                effects += self._pass_on_all(now_us=now_us)
+        if not self._news or self._is_rumor_due:
+            return effects
+        pause_us = 0
+        if self._passed_on_us is not None:
+            pause_us = self._passed_on_us + RUMOR_PAUSE_US - now_us
+        if pause_us <= 0:
+            return effects + self._pass_on_all(now_us=now_us)
+        self._is_rumor_due = True
+        return [*effects, SetTimer(RumorsDue(), pause_us)]
+
+    def _pass_on_all(self, *, now_us: int) -> list[Effect]:
+        """Send each piece of news to a few links, but not to where it came from."""
+        news, self._news = self._news, {}
+        self._passed_on_us = now_us
+        links = self._random_links(RUMOR_FANOUT + 1)  # one of them may be where it came from
+        records: dict[PeerId, list[Signed[Record]]] = {link: [] for link in links}
+        for (owner, kind), origin in news.items():
+            signed = self.directory.record(owner, kind)
+            if signed is not None:  # else its owner was dropped meanwhile
+                for link in [link for link in links if link != origin][:RUMOR_FANOUT]:
+                    records[link].append(signed)
+        return [effect for link in links for effect in self._records_to(link, records[link])]
+
+    def _random_links(self, count: int) -> list[PeerId]:
+        links = sorted(self.links)
+        return self.rng.sample(links, min(count, len(links)))
+
     def _given(self, peer: PeerId, versions: list[RecordVersion]) -> list[Effect]:
         found = (self.directory.record(version.owner, version.kind) for version in versions)
-        records = sorted((record for record in found if record is not None), key=_presence_first)
+        return self._records_to(peer, [record for record in found if record is not None])
+
+    def _records_to(self, peer: PeerId, records: list[Signed[Record]]) -> list[Effect]:
+        """Return what gives the records, in as many messages as they need; presence first."""
+        records = sorted(records, key=_presence_first)
         return [
             Send(peer, self.with_chains(tuple(records[start : start + RECORDS_MAX])))
             for start in range(0, len(records), RECORDS_MAX)[:GIVEN_MESSAGES_MAX]

@@ -20,7 +20,7 @@ from support.records import (
     telemetry_of,
 )
 
-from p2p.gossip import RUMOR_FANOUT, ExchangeDue, Gossip
+from p2p.gossip import RUMOR_FANOUT, RUMOR_PAUSE_US, ExchangeDue, Gossip, RumorsDue
 from wire.codec import FRAME_BYTES_MAX, FrameCodec
 from wire.effects import Effect, Send, SetTimer, Trace
 from wire.ids import PeerId, peer_text
@@ -71,7 +71,7 @@ class Network:
     gossips: dict[PeerId, Gossip]
     rng: random.Random
     loss: float = 0.0
-    waiting: deque[tuple[PeerId, PeerId, Message]] = field(default_factory=deque)
+    waiting: deque[tuple[PeerId, PeerId, Message | RumorsDue]] = field(default_factory=deque)
     delivered_count: int = 0
 
     def link(self, one: PeerId, other: PeerId) -> None:
@@ -90,11 +90,14 @@ class Network:
             assert peer in self.gossips[own].links
             if self.rng.random() >= self.loss:
                 self.waiting.append((own, peer, message))
+        for effect in effects:
+            if isinstance(effect, SetTimer) and isinstance(effect.key, RumorsDue):
+                self.waiting.append((own, own, effect.key))
 
     def settle(self) -> None:
         while self.waiting:
             origin, target, message = self.waiting.popleft()
-            self.delivered_count += 1
+            self.delivered_count += not isinstance(message, RumorsDue)
             self.carry_out(target, dispatched(self.gossips[target], origin, message))
 
     def exchange(self) -> None:
@@ -114,8 +117,10 @@ class Network:
         return len(hashes) == 1
 
 
-def dispatched(gossip: Gossip, origin: PeerId, message: Message) -> list[Effect]:
+def dispatched(gossip: Gossip, origin: PeerId, message: Message | RumorsDue) -> list[Effect]:
     match message:
+        case RumorsDue():
+            return gossip.on_rumors_due(now_us=1)
         case StateSummary():
             return gossip.on_state_summary(origin, message)
         case BucketSummary():
@@ -304,6 +309,70 @@ def test_news_are_not_sent_back_to_where_they_came_from() -> None:
     assert sent(gossip.on_records_given(PEER.peer, given, now_us=1)) == []
     gossip = linked_with(gossip_of(OWN), PEER)
     assert len(sent(gossip.on_records_given(None, given, now_us=1))) == 1
+
+
+def test_a_word_after_a_quiet_while_goes_on_at_once_and_what_follows_it_goes_together() -> None:
+    mesh = small_mesh(40)
+    gossip = linked_with(gossip_of(mesh.devices[0], mesh=mesh), *mesh.devices[1:9])
+    first, *others = mesh.devices[9:]
+
+    def hear(device: Device, *, now_us: int) -> list[Effect]:
+        given = RecordsGiven(records=(presence_of(device),), chains=(device.chain,))
+        return gossip.on_records_given(mesh.devices[1].peer, given, now_us=now_us)
+
+    assert len(sent(hear(first, now_us=5))) == RUMOR_FANOUT
+    assert hear(others[0], now_us=6) == [SetTimer(RumorsDue(), RUMOR_PAUSE_US - 1)]
+    assert [hear(device, now_us=7) for device in others[1:]] == [[]] * (len(others) - 1)
+    passed_on = sent(gossip.on_rumors_due(now_us=5 + RUMOR_PAUSE_US))
+    assert len({peer for peer, _ in passed_on} - {mesh.devices[1].peer}) == RUMOR_FANOUT
+    for _, message in passed_on:
+        assert isinstance(message, RecordsGiven)
+        assert {signed.body.owner for signed in message.records} == {one.peer for one in others}
+        assert len(message.chains) == len(others)
+    assert gossip.on_rumors_due(now_us=5 + 2 * RUMOR_PAUSE_US) == [], "once"
+
+
+def test_of_two_words_of_one_device_the_newer_goes_on_and_of_a_dropped_device_none() -> None:
+    gossip = linked_with(gossip_of(OWN), THIRD)
+    dropped = MESH.devices[3]
+    chains = (PEER.chain, dropped.chain)
+    newer, kept = presence_of(PEER, version=(2, 1)), capabilities_of(PEER, "cpu:1")
+    for signed in (kept, presence_of(PEER), presence_of(dropped), newer):
+        given = RecordsGiven(records=(signed,), chains=chains)
+        gossip.on_records_given(PEER.peer, given, now_us=1)
+    gossip.directory.forget(dropped.peer)
+    [(_, message)] = sent(gossip.on_rumors_due(now_us=2))
+    assert message == RecordsGiven(records=(newer,), chains=(PEER.chain,))
+
+
+def test_news_do_not_pile_up_until_the_pause_ends() -> None:
+    mesh = small_mesh(RECORDS_MAX)
+    gossip = linked_with(gossip_of(mesh.devices[0], mesh=mesh), mesh.devices[1])
+    effects: list[Effect] = []
+    for device in mesh.devices[2:]:
+        records = (presence_of(device), telemetry_of(device))
+        given = RecordsGiven(records=records, chains=(device.chain,))
+        effects += gossip.on_records_given(None, given, now_us=1)
+    effects += gossip.on_rumors_due(now_us=2)
+    messages = [message for _, message in sent(effects) if isinstance(message, RecordsGiven)]
+    assert [len(message.records) for message in messages] == [2, RECORDS_MAX, 58]
+
+
+def test_news_come_from_many_links_and_each_goes_back_to_none_of_its_own() -> None:
+    mesh = small_mesh(12)
+    gossip = linked_with(gossip_of(mesh.devices[0], mesh=mesh), *mesh.devices[1:5])
+    origins: dict[PeerId, PeerId] = {}
+    for number, device in enumerate(mesh.devices[5:]):
+        origins[device.peer] = mesh.devices[1 + number % 4].peer
+        given = RecordsGiven(records=(presence_of(device),), chains=(device.chain,))
+        gossip.on_records_given(origins[device.peer], given, now_us=1)
+    copies: dict[PeerId, int] = {}
+    for peer, message in sent(gossip.on_rumors_due(now_us=2)):
+        assert isinstance(message, RecordsGiven)
+        for signed in message.records:
+            assert origins[signed.body.owner] != peer
+            copies[signed.body.owner] = copies.get(signed.body.owner, 0) + 1
+    assert list(copies.values()) == [RUMOR_FANOUT] * 6
 
 
 def test_what_is_known_already_is_not_passed_on() -> None:
