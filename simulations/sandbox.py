@@ -156,7 +156,8 @@ class Workers:
             if not is_paused:
                 self._go_on(job)
             elif job.due_us is not None:
-                job.left_us, job.due_us = job.due_us - self._now_us(), None
+                # What was due while the process stalled has ended, only nobody took it in yet.
+                job.left_us, job.due_us = max(0, job.due_us - self._now_us()), None
 
     def _next(self) -> None:
         while self._waiting and len(self._running) < self._count:

@@ -93,3 +93,16 @@ def test_a_slow_run_takes_longer_costs_the_same_fuel_and_may_run_out_of_time() -
     late = foresee(MODULE, b"", 0, Limits(), speed_permille=1_000, slowdown=31)
     assert late.status is ExecutionStatus.OUT_OF_TIME
     assert late.wall_us == Limits().wall_us
+
+
+def test_a_run_that_ended_while_its_device_was_stalled_is_told_when_it_goes_on() -> None:
+    bench, held_back = Bench(), []
+    bench.workers = Workers(
+        1, lambda _, action: held_back.append(action), lambda: bench.engine.now_us
+    )
+    bench.start(0, US_PER_S)
+    bench.run_for(3 * US_PER_S)  # it was due after one second, and nobody took it in
+    bench.workers.set_paused(True)
+    bench.workers.set_paused(False)
+    held_back[-1]()
+    assert bench.ended_us == {0: 3 * US_PER_S}
