@@ -115,15 +115,15 @@ class Transfers:
             done("no source has it, or none can be reached")
             return
         source, others = sources[0], sources[1:]
-        settings = self._network.settings
         if not self._network.can_reach(receiver, source):
             next_source = partial(self._try, receiver, ref, others, done)
             self._engine.after(SILENT_SOURCE_US, next_source)
             return
         duration_us = self._network.paths.round_trip_us(LANE_TRANSFER, receiver, source)
+        bytes_per_second = self._network.paths.path(source, receiver).bytes_per_second
         has_it = self._holders[source].blobs.get(ref) is not None
-        if has_it and settings.bytes_per_second is not None:
-            duration_us += ref.size_bytes * US_PER_S // settings.bytes_per_second
+        if has_it and bytes_per_second is not None:
+            duration_us += ref.size_bytes * US_PER_S // bytes_per_second
         boots = self._holders[receiver].boot, self._holders[source].boot
         arrive = partial(self._arrive, receiver, ref, source, others, boots, duration_us, done)
         self._engine.after(duration_us, arrive)
