@@ -19,26 +19,18 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from telemetry.sample import Sample, decode_sample
+from p2p.record_reading import RecordBody, reading_of
+from telemetry.sample import Sample
 from wire.errors import MalformedFrame, NotAMember
 from wire.ids import PeerId, peer_text
 from wire.membership import Certificate, Genesis, Role, check_chain
 from wire.messages import BUCKET_COUNT, HASH_BYTES, RecordVersion
-from wire.records import (
-    KNOWN_KINDS,
-    Capabilities,
-    Presence,
-    Record,
-    RecordKind,
-    decode_capabilities,
-    decode_presence,
-)
+from wire.records import KNOWN_KINDS, Presence, Record, RecordKind
 from wire.signed import Signed
 
 MEMBERS_MAX = 2_000
 
 Chain = tuple[Signed[Certificate], ...]
-RecordBody = Presence | Capabilities | Sample
 
 _RANK_OTHER = 3  # after this device itself, those needed now, and those linked
 
@@ -55,19 +47,20 @@ class Merge(enum.Enum):
     MALFORMED = enum.auto()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Member:
     """One device of the mesh. What it has not told is None or empty."""
 
     peer: PeerId
     certificate: Certificate
     chain: Chain
+    distance: bytes  # of its id to this device's own point; the farthest is dropped first
+    bucket: int
     records: dict[str, Signed[Record]] = field(default_factory=dict)
     presence: Presence | None = None
     capabilities: frozenset[str] = frozenset()
     sample: Sample | None = None
     sample_heard_us: int | None = None
-    heard_us: int = 0
 
     @property
     def name(self) -> str:
@@ -86,15 +79,22 @@ class Member:
     def take(self, signed: Signed[Record], body: RecordBody, *, now_us: int) -> None:
         """Hold a record, and what it says."""
         self.records[signed.body.kind] = signed
-        self.heard_us = now_us
         match body:
             case Presence():
                 self.presence = body
-            case Capabilities():
-                self.capabilities = frozenset(body.keys)
+            case frozenset():
+                self.capabilities = body
             case Sample():
                 self.sample = body
                 self.sample_heard_us = now_us
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """Some of the members, and one hash over all their records."""
+
+    state_hash: int = 0
+    members: list[Member] = field(default_factory=list)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,8 +110,10 @@ class Directory:
     revision: int = 0  # rises with every record that is taken in or dropped
     roster_revision: int = 0  # rises with every member that comes or goes, and every presence
     _members: dict[PeerId, Member] = field(default_factory=dict)
-    _by_distance: list[tuple[bytes, PeerId]] = field(default_factory=list)
-    _buckets: list[int] = field(default_factory=lambda: [0] * BUCKET_COUNT)
+    _by_distance: list[Member] = field(default_factory=list)
+    _buckets: list[_Bucket] = field(
+        default_factory=lambda: [_Bucket() for _ in range(BUCKET_COUNT)]
+    )
 
     def __len__(self) -> int:
         return len(self._members)
@@ -139,9 +141,17 @@ class Directory:
             return member
         if not self._make_room_for(peer):
             return None
-        member = self._members[peer] = Member(peer=peer, certificate=certificate, chain=chain)
+        member = Member(
+            peer=peer,
+            certificate=certificate,
+            chain=chain,
+            distance=self._distance(peer),
+            bucket=bucket_of(peer),
+        )
+        self._members[peer] = member
+        insort(self._by_distance, member, key=_place)
+        self._buckets[member.bucket].members.append(member)
         self.roster_revision += 1
-        insort(self._by_distance, (self._distance(peer), peer))
         return member
 
     def would_hold(self, peer: PeerId) -> bool:
@@ -150,7 +160,7 @@ class Directory:
             return False
         if peer in self._members or len(self._members) < self.members_max:
             return True
-        return self._preference(peer) < self._preference(self._least_preferred())
+        return self._preference(peer) < self._preference(self._least_preferred().peer)
 
     def merge(self, signed: Signed[Record], chain: Chain | None, *, now_us: int) -> Merge:
         """Take in a record if it is newer than what is held. One that is refused changes nothing.
@@ -165,10 +175,10 @@ class Directory:
         if self.is_removed(record.owner):
             return Merge.NOT_A_MEMBER
         held = self.record(record.owner, record.kind)
-        if held is not None and _order(held) >= _order(signed):
+        if held is not None and not _is_newer(signed, held):
             return Merge.KNOWN
         try:
-            body = _decode(record)
+            reading = reading_of(signed)
             member = self._owner_of(record, chain)
         except MalformedFrame:
             return Merge.MALFORMED
@@ -176,11 +186,11 @@ class Directory:
             return Merge.NOT_A_MEMBER
         if member is None:
             return Merge.UNKNOWN_OWNER if chain is None else Merge.NO_ROOM
-        member.take(signed, body, now_us=now_us)
-        bucket = bucket_of(record.owner)
+        member.take(signed, reading.body, now_us=now_us)
+        bucket = self._buckets[member.bucket]
         if held is not None:
-            self._buckets[bucket] ^= _fingerprint(held.body)
-        self._buckets[bucket] ^= _fingerprint(record)
+            bucket.state_hash ^= reading_of(held).fingerprint
+        bucket.state_hash ^= reading.fingerprint
         self.revision += 1
         self.roster_revision += record.kind == RecordKind.PRESENCE
         return Merge.NEWER
@@ -190,9 +200,11 @@ class Directory:
         member = self._members.pop(peer, None)
         if member is None:
             return
-        del self._by_distance[bisect_left(self._by_distance, (self._distance(peer), peer))]
+        del self._by_distance[bisect_left(self._by_distance, _place(member), key=_place)]
+        bucket = self._buckets[member.bucket]
+        bucket.members.remove(member)
         for signed in member.records.values():
-            self._buckets[bucket_of(peer)] ^= _fingerprint(signed.body)
+            bucket.state_hash ^= reading_of(signed).fingerprint
         self.revision += 1
         self.roster_revision += 1
 
@@ -206,15 +218,14 @@ class Directory:
         A bucket's hash is the exclusive or of its records' fingerprints, so it costs nothing to
         keep. Members could craft a collision, which hides their own records only until they change.
         """
-        return b"".join(bucket.to_bytes(HASH_BYTES, "big") for bucket in self._buckets)
+        return b"".join([one.state_hash.to_bytes(HASH_BYTES, "big") for one in self._buckets])
 
     def versions(self, buckets: Iterable[int]) -> list[RecordVersion]:
         """Return the versions of all records in `buckets`."""
-        wanted = frozenset(buckets)
         return [
             version_of(signed.body)
-            for member in self._members.values()
-            if bucket_of(member.peer) in wanted
+            for bucket in dict.fromkeys(buckets)
+            for member in self._buckets[bucket].members
             for signed in member.records.values()
         ]
 
@@ -244,20 +255,20 @@ class Directory:
     def _make_room_for(self, peer: PeerId) -> bool:
         if len(self._members) < self.members_max:
             return True
-        least = self._least_preferred()
+        least = self._least_preferred().peer
         if self._preference(peer) >= self._preference(least):
             return False
         self.forget(least)
         return True
 
-    def _least_preferred(self) -> PeerId:
+    def _least_preferred(self) -> Member:
         """Return whom to drop first: the farthest, unless it is linked or needed."""
         # One pass from the far end, which stops at once unless nearly all are linked.
-        chosen, chosen_rank = self.own, 0
-        for _, peer in reversed(self._by_distance):
-            rank = self._rank(peer)
+        chosen, chosen_rank = self._members[self.own], 0
+        for member in reversed(self._by_distance):
+            rank = self._rank(member.peer)
             if rank > chosen_rank:
-                chosen, chosen_rank = peer, rank
+                chosen, chosen_rank = member, rank
             if rank == _RANK_OTHER:
                 break
         return chosen
@@ -273,6 +284,9 @@ class Directory:
         return 2 if self.is_linked(peer) else _RANK_OTHER
 
     def _distance(self, peer: PeerId) -> bytes:
+        member = self._members.get(peer)
+        if member is not None:
+            return member.distance
         return blake3(self.own + peer).digest(HASH_BYTES)
 
 
@@ -286,25 +300,10 @@ def version_of(record: Record) -> RecordVersion:
     return RecordVersion(record.owner, record.kind, record.incarnation, record.counter)
 
 
-def _order(signed: Signed[Record]) -> tuple[tuple[int, int], bytes]:
-    return signed.body.version, signed.received
+def _is_newer(signed: Signed[Record], held: Signed[Record]) -> bool:
+    version, held_version = signed.body.version, held.body.version
+    return version > held_version or (version == held_version and signed.received > held.received)
 
 
-def _fingerprint(record: Record) -> int:
-    identity = b"%s\0%s\0%d\0%d" % (
-        record.owner,
-        record.kind.encode(),
-        record.incarnation,
-        record.counter,
-    )
-    return int.from_bytes(blake3(identity).digest(HASH_BYTES), "big")
-
-
-def _decode(record: Record) -> RecordBody:
-    match record.kind:
-        case RecordKind.PRESENCE:
-            return decode_presence(record.body)
-        case RecordKind.CAPABILITIES:
-            return decode_capabilities(record.body)
-        case _:
-            return decode_sample(record.body)
+def _place(member: Member) -> tuple[bytes, PeerId]:
+    return member.distance, member.peer

@@ -29,15 +29,20 @@ Body = TypeVar("Body", bound=SignedBody)
 
 
 class Signed(Generic[Body]):
-    """A body, the bytes it came as, who signed them, and the signature."""
+    """A body, the bytes it came as, who signed them, and the signature.
 
-    __slots__ = ("body", "received", "signature", "signer")
+    `memo` is no part of it: a place for what a reader worked out from the body, so that all who
+    hold this object need not work it out again.
+    """
+
+    __slots__ = ("body", "memo", "received", "signature", "signer")
 
     def __init__(self, *, body: Body, received: bytes, signer: PeerId, signature: bytes) -> None:
         self.body = body
         self.received = received
         self.signer = signer
         self.signature = signature
+        self.memo: object = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Signed) and self.to_wire() == other.to_wire()
