@@ -82,7 +82,7 @@ def test_a_failure_of_forty_steps_shrinks_to_its_core_in_seconds() -> None:
     # A process that started twice, and work for it.
     assert {type(step) for step in shrunk.plan.steps} == {do.Submit, do.Crash}
     assert len(shrunk.plan.steps) == 2
-    assert shrunk.plan.node_count <= 2
+    assert shrunk.plan.node_count < plan.node_count
     assert shrunk.is_minimal
     assert wins[-1].plan == shrunk.plan
     assert carry_out(shrunk.plan, nodes, repeat_with="").broke == "S5"
