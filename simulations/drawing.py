@@ -18,6 +18,7 @@ TEXT_SIZE = 11.0
 # Okabe and Ito, "Color Universal Design" (2008): told apart by all kinds of colour vision.
 ORANGE, SKY, GREEN, YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
 BLUE, VERMILLION, PURPLE, BLACK = "#0072b2", "#d55e00", "#cc79a7", "#000000"
+GOOD, BAD = "#007a58", "#b84e00"  # green and vermillion, dark enough for text on white
 WHITE, INK, GRAY, SILVER, MIST = "#ffffff", "#1f2328", "#59636e", "#b6bec8", "#eef1f4"
 
 # Widths of the characters from space to tilde in the font that Pillow brings (Aileron), in

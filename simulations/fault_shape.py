@@ -59,7 +59,10 @@ class FaultShape:
     @cached_property
     def name(self) -> str:
         """What people call it, with its detail."""
-        return _said(self.kind, self._detail or ("" if self.is_cut else devices_text(self.nodes)))
+        if self._sides or self.is_cut:
+            return _said(self.kind, self._detail)
+        where = f" ({'device' if len(self.nodes) == 1 else 'devices'} {devices_text(self.nodes)})"
+        return _said(self.kind, self._detail, where=where if self.nodes else "")
 
     def side_of(self, node: int) -> int:
         """Return on which of the sides that it sets apart a device is, 0 where there are none."""
@@ -140,8 +143,8 @@ def _range(first: int, last: int) -> str:
     return f"{first}-{last}"
 
 
-def _said(kind: str, detail: str) -> str:
-    words = WORDS.get(kind, kind.replace("_", " "))
+def _said(kind: str, detail: str, *, where: str = "") -> str:
+    words = WORDS.get(kind, kind.replace("_", " ")) + where
     return f"{words}: {detail}" if detail else words
 
 

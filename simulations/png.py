@@ -33,7 +33,7 @@ def png_of(drawing: Drawing) -> bytes:
                 _text(canvas, mark)
     file = BytesIO()
     # Flat colours and the shades of their text: a palette holds them, in a third of the bytes.
-    image.quantize(COLOURS_MAX, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+    image.quantize(COLOURS_MAX, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
         file, "PNG", optimize=True
     )
     return file.getvalue()

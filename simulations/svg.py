@@ -8,8 +8,8 @@ from simulations.drawing import Drawing, Mark, Rect, Shape, Text, text_width
 
 FONTS = "Aileron, Helvetica, Arial, 'Liberation Sans', sans-serif"
 
-# XML 1.0 has no place for these, not even escaped.
-_NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# XML 1.0 has no place for most of these, not even escaped, and readers change the others.
+_NO_XML = re.compile("[^\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"}
 
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from simulations.drawing import (
+    BAD,
+    GOOD,
     GRAY,
-    GREEN,
-    VERMILLION,
     WHITE,
     Anchor,
     Drawing,
@@ -22,7 +22,6 @@ from simulations.drawing import (
     cut_text,
     line,
     text_width,
-    tint,
 )
 from simulations.story import Story, story_of
 from simulations.timeline_faults import fault_bars, shadows
@@ -84,7 +83,7 @@ def _headline(story: Story, title: Title) -> Section:
     name = cut_text(f"{title.scenario}, seed {title.seed}", 700, 20)
     verdict = "held" if title.broken is None else "broken"
     x = MARGIN + text_width(name, 20) + 14
-    fill = GREEN if title.broken is None else VERMILLION
+    fill = GOOD if title.broken is None else BAD
     tasks_count = sum(len(batch.tasks) for batch in story.batches)
     facts = [
         f"{len(story.devices)} devices",
@@ -94,7 +93,7 @@ def _headline(story: Story, title: Title) -> Section:
     ]
     marks: list[Mark] = [
         Text(x=MARGIN, y=32, text=name, size=20),
-        Rect(x=x, y=16, width=text_width(verdict, 13) + 16, height=20, fill=tint(fill, 950)),
+        Rect(x=x, y=16, width=text_width(verdict, 13) + 16, height=20, fill=fill),
         Text(x=x + 8, y=30, text=verdict, size=13, fill=WHITE),
         Text(x=MARGIN, y=52, text=", ".join(facts), fill=GRAY),
     ]
@@ -132,13 +131,13 @@ def _moment_lines(
 ) -> Iterator[Mark]:
     for text, time_us, colour in _named_moments(story, title, scale):
         x = scale.x(time_us)
-        dash = 0.0 if colour == VERMILLION else 5.0
+        dash = 0.0 if colour == BAD else 5.0
         yield line((x, top), (x, bottom), colour, width=1.5, dash=dash, tooltip=text)
 
 
 def _named_moments(story: Story, title: Title, scale: Scale) -> Iterator[tuple[str, int, str]]:
     if story.mended_us is not None:
-        yield f"everything mended, {seconds(story.mended_us)}", story.mended_us, GREEN
+        yield f"everything mended, {seconds(story.mended_us)}", story.mended_us, GOOD
     if title.broken is not None:
         time_us = title.broken_at_us if title.broken_at_us is not None else scale.end_us
-        yield f"{title.broken}, {seconds(time_us)}", time_us, VERMILLION
+        yield f"{title.broken}, {seconds(time_us)}", time_us, BAD

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from simulations.drawing import (
+    BAD,
     BLUE,
     GRAY,
     INK,
     ORANGE,
     SILVER,
     SKY,
-    VERMILLION,
     YELLOW,
     Mark,
     Point,
@@ -52,12 +52,12 @@ def batch_row(batch: BatchLife, scale: Scale, top: float) -> Iterator[Mark]:
         yield Shape(points=points, fill=colour, tooltip=f"batch {batch.number}: {phase}")
     yield line((scale.x(batch.accepted_us), bottom), (RIGHT, bottom), SILVER, width=0.5)
     decided_count = count - batch.undecided_count
-    fill = INK if decided_count == count else VERMILLION
+    fill = INK if decided_count == count else BAD
     text = f"{decided_count} of {count}"
     yield Text(x=WIDTH - MARGIN, y=top + 14, text=text, fill=fill, anchor="end")
     if batch.failed_count:
         text = f"{batch.failed_count} failed"
-        yield Text(x=WIDTH - MARGIN, y=top + 28, text=text, fill=VERMILLION, anchor="end")
+        yield Text(x=WIDTH - MARGIN, y=top + 28, text=text, fill=BAD, anchor="end")
 
 
 def _phase_counts(batch: BatchLife, scale: Scale) -> list[tuple[float, tuple[int, ...]]]:

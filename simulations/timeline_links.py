@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from simulations.device_life import LinkChange
 from simulations.drawing import (
+    BAD,
     BLUE,
     GREEN,
     INK,
@@ -53,7 +54,7 @@ def _area(lane: Lane, top: float, bottom: float) -> Iterator[Mark]:
         yield Shape(points=area, fill=tint(SKY, 350), tooltip=f"of {most} others")
         yield Shape(points=edge, stroke=BLUE, width=1.5)
     last = counts[-1][1] if counts else 0
-    fill = INK if 2 * last >= most else VERMILLION
+    fill = INK if 2 * last >= most else BAD
     text = f"{last} of {most}"
     size = 11.0 if lane.form.changes else SMALL
     yield Text(x=WIDTH - MARGIN, y=bottom - 1, text=text, size=size, fill=fill, anchor="end")

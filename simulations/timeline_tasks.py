@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from simulations.drawing import (
+    BAD,
     BLACK,
     BLUE,
     GRAY,
@@ -150,8 +151,8 @@ def _cross(x: float, y: float, tooltip: str) -> Iterator[Mark]:
 
 def _outcome(batch: BatchLife, task: TaskLife) -> tuple[str, str]:
     if task.decided_us is not None:
-        return task.outcome, INK if task.outcome == "result" else VERMILLION
-    return ("disk lost" if batch.lost_us is not None else "undecided"), VERMILLION
+        return task.outcome, INK if task.outcome == "result" else BAD
+    return ("disk lost" if batch.lost_us is not None else "undecided"), BAD
 
 
 def _run_end(run: Run, scale: Scale) -> int:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from simulations.drawing import BLUE, GRAY, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW, Text
+from simulations.drawing import (
+    BLUE,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    Text,
+    tint,
+)
 from simulations.story import Story
 from simulations.task_life import BatchLife
 from simulations.timeline_batches import BATCH_HEIGHT, batch_row
@@ -14,7 +25,7 @@ from simulations.timeline_tasks import TASK_HEIGHT, TaskRow, task_row
 TASKS_MAX = 20  # with more of them, batches of several tasks have one row each
 BATCHES_MAX = 40
 GAP = 4.0
-EXECUTOR_COLOURS = (ORANGE, BLUE, PURPLE, GREEN, YELLOW, SKY, VERMILLION)
+EXECUTOR_COLOURS = (ORANGE, BLUE, PURPLE, GREEN, YELLOW, SKY, tint(VERMILLION, 800))
 
 
 def executor_colours(story: Story) -> dict[int, str]:
