@@ -108,6 +108,12 @@ def test_a_text_that_was_cut_fits_and_begins_as_before(text: str, width: float) 
     assert cut == text or text_width(text) > width
 
 
+def test_a_text_is_cut_no_shorter_than_it_must_be() -> None:
+    assert cut_text("abcdefghij", text_width("abcdef...")) == "abcdef..."
+    assert cut_text("abcdefghij", text_width("abcde...")) == "abcde..."
+    assert cut_text("abcdefghij", text_width("..")) == ""
+
+
 FILLS = (
     *timeline_faults.SIDES,
     timeline_faults.OTHER,

@@ -16,6 +16,7 @@ from simulations.drawing import (
     INK,
     ORANGE,
     SKY,
+    VERMILLION,
     WHITE,
     Drawing,
     Rect,
@@ -102,6 +103,21 @@ def test_a_stretch_that_is_too_short_for_its_words_says_less_or_nothing() -> Non
     picture = timeline(told.lines(), TITLE)
     assert [text for text in texts(picture) if "down" in text] == ["down", "down, no power"]
     assert_legible(picture)
+
+
+def test_a_run_in_vain_is_crossed_out_and_a_good_one_is_not() -> None:
+    told = Telling(node_count=1)
+    told.accept(1 * S, 0, "b", count=2)
+    for index, how in enumerate(("exited", "trapped")):
+        told.begin(2 * S, 0, "b", index)
+        told.end(3 * S, 0, "b", index, how)
+    picture = timeline(told.lines(), TITLE)
+    crosses = [
+        mark.tooltip
+        for mark in picture.marks
+        if isinstance(mark, Shape) and mark.stroke == VERMILLION and mark.tooltip
+    ]
+    assert crosses == ["runs on 0 from 2.000 s to 3.000 s, trapped"] * 2
 
 
 def test_what_broke_is_a_red_line_with_its_name_at_its_time() -> None:
