@@ -52,7 +52,7 @@ from wire.messages import (
     RecordsWanted,
     StateSummary,
 )
-from wire.records import Presence, Record
+from wire.records import Presence, Record, RecordKind
 from wire.signed import Signed, Signer
 
 
@@ -192,8 +192,10 @@ class Neighbourhood:
             case Heartbeat():
                 return self.liveness.on_heartbeat(peer, message)
             case HeartbeatAcknowledged():
-                effects = self.liveness.on_acknowledged(peer, message, now_us=now_us)
-                return effects + self.standings.on_readings(peer, now_us=now_us)
+                round_trip_us = self.liveness.on_acknowledged(peer, message, now_us=now_us)
+                if round_trip_us is None:
+                    return []
+                return self.standings.on_round_trip(peer, round_trip_us, now_us=now_us)
             case StateSummary():
                 return self.gossip.on_state_summary(peer, message)
             case BucketSummary():
@@ -240,7 +242,7 @@ class Neighbourhood:
     def on_own_sample(self, sample: Sample) -> list[Effect]:
         """Tell the mesh how this device is, if that is news."""
         now_us = self._device.now_us
-        # As a steward this device judges itself like others, whose heartbeats bring fresh readings.
+        # As a steward this device judges itself like others, by what they tell.
         standing = self.standings.on_readings(self.own, now_us=now_us)
         records = self.own_records.on_sample(
             sample, members_count=len(self.directory), now_us=now_us
@@ -292,6 +294,7 @@ class Neighbourhood:
                 link.peer, link.address, is_outbound=link.is_outbound, now_us=now_us
             ),
             *self.liveness.on_link_up(link.peer, now_us=now_us),
+            *self.standings.on_readings(link.peer, now_us=now_us),
             *self.gossip.on_link_up(link.peer, link.hello.chain),
             *self.lookups.on_link_up(link.peer),
             *self.providing.on_link_up(),
@@ -317,10 +320,25 @@ class Neighbourhood:
             if signed.body.owner == self.own and signed.signer == self.own:
                 effects += self.own_records.on_own_record_heard(signed.body, now_us=now_us)
         effects += self.gossip.on_records_given(peer, message, now_us=now_us)
+        effects += self._judge_anew(message)
         if peer is not None:
             effects += self.overlay.on_word_of(peer)
             effects += self.lookups.on_records_given(peer, message, now_us=now_us)
         return effects
+
+    def _judge_anew(self, given: RecordsGiven) -> list[Effect]:
+        """Judge linked devices by the telemetry they gave, if it is news."""
+        told = [
+            signed.body.owner
+            for signed in given.records
+            if signed.body.kind == RecordKind.TELEMETRY
+            and signed.body.owner in self.links
+            and self.directory.record(signed.body.owner, RecordKind.TELEMETRY) is signed
+        ]
+        now_us = self._device.now_us
+        return [
+            effect for peer in told for effect in self.standings.on_readings(peer, now_us=now_us)
+        ]
 
     def _on_transfer(self, transfer: TransferMeasured) -> list[Effect]:
         peer, duration_us = transfer.peer, transfer.duration_us

@@ -132,8 +132,26 @@ class MeshNode:
         self._device.now_us = now_us
         if self._broken is not None:
             return self._refuse_while_broken(event)
+        wanted = self._on_event(event)
+        if self._is_settled(wanted):
+            return wanted
+        return self._settle(event, wanted)
+
+    def _is_settled(self, wanted: list[Effect]) -> bool:
+        """Say whether effects are for the host as they are: those of nearly all events are."""
+        if self._neighbours.directory.revision != self._revision_seen:
+            return False
+        for effect in wanted:
+            if isinstance(effect, Persist) or (
+                isinstance(effect, Send) and effect.peer == self.own
+            ):
+                return False
+        return True
+
+    def _settle(self, event: Event, wanted: list[Effect]) -> list[Effect]:
+        """Handle what the node sends to itself, and what follows from members that changed."""
         outgoing: list[Effect] = []
-        waiting: deque[Effect] = deque(self._on_event(event))
+        waiting: deque[Effect] = deque(wanted)
         own_messages_count = 0
         while True:
             waiting.extend(self._on_members_changed())
@@ -162,13 +180,13 @@ class MeshNode:
 
     def _on_event(self, event: Event) -> list[Effect]:
         match event:
-            case Restarted(store=store, rows=rows):
-                return self._on_restarted(store, RowsByKind(rows))
-            case Received(peer, message):
-                self._neighbours.liveness.on_heard(peer, now_us=self._device.now_us)
-                return self._on_message(peer, message)
+            case Received():  # nearly all are: the cheapest pattern first
+                self._neighbours.liveness.on_heard(event.peer, now_us=self._device.now_us)
+                return self._on_message(event.peer, event.message)
             case TimerDue(key):
                 return self._on_timer(key)
+            case Restarted(store=store, rows=rows):
+                return self._on_restarted(store, RowsByKind(rows))
             case Asked(request, command):
                 return self._on_asked(request, command)
             case Sampled(body):

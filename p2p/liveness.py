@@ -108,11 +108,12 @@ class Liveness:
 
     def on_acknowledged(
         self, peer: PeerId, acknowledged: HeartbeatAcknowledged, *, now_us: int
-    ) -> list[Effect]:
-        """Measure the round trip of the heartbeat that is answered, once."""
+    ) -> int | None:
+        """Measure the round trip of the heartbeat that is answered, once; None if it is none."""
         pulse = self._pulses.get(peer)
         asked_us = None if pulse is None else pulse.asked_us.pop(acknowledged.token, None)
         # Longer than any silence: this device was suspended in between.
-        if asked_us is not None and now_us - asked_us <= SILENCE_US_MAX:
-            self.measurements.on_round_trip(peer, now_us - asked_us)
-        return []
+        if asked_us is None or now_us - asked_us > SILENCE_US_MAX:
+            return None
+        self.measurements.on_round_trip(peer, now_us - asked_us)
+        return now_us - asked_us

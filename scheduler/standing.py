@@ -80,6 +80,16 @@ class Standings:
         breaker.on_readings(self.measurements.of(peer), self.sample_of(peer), now_us=now_us)
         return self._timer(peer, breaker, now_us)
 
+    def on_round_trip(self, peer: PeerId, round_trip_us: int, *, now_us: int) -> list[Effect]:
+        """A round trip of a peer was measured: most say nothing that could move a breaker.
+
+        One within the limit does not make the median slower, so a closed breaker stays closed.
+        """
+        is_fast = round_trip_us <= self.breaker_config.round_trip_us_max
+        if is_fast and self.state(peer) is BreakerState.CLOSED:
+            return []
+        return self.on_readings(peer, now_us=now_us)
+
     def on_breaker_due(self, due: BreakerDue, *, now_us: int) -> list[Effect]:
         """Let a probe through if the peer has cooled down."""
         breaker = self.breaker(due.peer)

@@ -48,10 +48,11 @@ class Engine:
         events_stop = self.events_count + events_max
         if is_reached is not None and is_reached():
             return True
-        while self._heap and self._heap[0][0] <= until_us:
+        heap, pop = self._heap, heapq.heappop
+        while heap and heap[0][0] <= until_us:
             if self.events_count >= events_stop:
                 raise EventBudgetSpent(f"{events_max} events by {self.now_us} us: a storm")
-            self.now_us, _, action = heapq.heappop(self._heap)
+            self.now_us, _, action = pop(heap)
             self.events_count += 1
             action()
             if is_reached is not None and is_reached():

@@ -7,7 +7,7 @@ from random import Random
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
 from telemetry.breaker import BreakerConfig, BreakerState, ProbeEnd
 from telemetry.measurement import PEERS_MAX, Measurements
-from wire.effects import Persist, SetTimer
+from wire.effects import Effect, Persist, SetTimer
 from wire.ids import PeerId
 
 PEER, OTHER = PeerId(b"p" * 32), PeerId(b"o" * 32)
@@ -119,3 +119,30 @@ def test_breakers_are_bounded_and_those_that_are_open_are_kept() -> None:
         made.breaker(PeerId(number.to_bytes(32, "big")))
     assert len(made._breakers) <= PEERS_MAX
     assert not made.allows_work(PEER)
+
+
+def measure(made: Standings, round_trip_us: int) -> list[Effect]:
+    """Let a heartbeat of the peer be answered so late."""
+    made.measurements.on_round_trip(PEER, round_trip_us)
+    return made.on_round_trip(PEER, round_trip_us, now_us=0)
+
+
+def test_round_trips_within_the_limit_leave_a_closed_breaker_closed() -> None:
+    made = standings()
+    limit_us = made.breaker_config.round_trip_us_max
+    assert [measure(made, limit_us) for _ in range(20)] == [[]] * 20
+    assert made.state(PEER) is BreakerState.CLOSED
+
+
+def test_slow_round_trips_open_the_breaker_and_fast_ones_let_a_probe_through() -> None:
+    made = standings()
+    limit_us = made.breaker_config.round_trip_us_max
+    for _ in range(20):
+        measure(made, 2 * limit_us)
+    assert made.state(PEER) is BreakerState.OPEN
+    for _ in range(100):
+        measure(made, limit_us // 2)
+    due_us = made.breaker(PEER).due_us
+    assert due_us is not None
+    made.on_breaker_due(BreakerDue(PEER), now_us=due_us)
+    assert made.state(PEER) is BreakerState.HALF_OPEN
