@@ -42,6 +42,7 @@ class Falsehoods:
     """How one device lies at present, whatever its process is."""
 
     def __init__(self) -> None:
+        self.told: Counter[str] = Counter()  # `lie.` and how: how often it was really told
         self._lasting: Counter[Falsehood] = Counter()
 
     def add(self, how: Falsehood) -> None:
@@ -52,8 +53,12 @@ class Falsehoods:
         """End it; if it was begun twice it goes on."""
         self._lasting[how] -= 1
 
-    def __contains__(self, how: Falsehood) -> bool:
-        return self._lasting[how] > 0
+    def tells(self, how: Falsehood) -> bool:
+        """Say whether the device lies so at present; it does, then, and that is counted."""
+        if self._lasting[how] <= 0:
+            return False
+        self.told[f"lie.{how.value}"] += 1
+        return True
 
 
 class Liar:
@@ -76,10 +81,10 @@ class Liar:
 
     def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
         """Return what the node wants, distorted."""
-        if isinstance(event, Executed) and Falsehood.WRONG_RESULT in self._falsehoods:
+        if isinstance(event, Executed) and self._falsehoods.tells(Falsehood.WRONG_RESULT):
             event = _wrong(event)
         effects = self._distorted(self._node.handle(event, now_us))
-        if isinstance(event, TimerDue) and Falsehood.FLOOD in self._falsehoods:
+        if isinstance(event, TimerDue) and self._falsehoods.tells(Falsehood.FLOOD):
             effects += self._flood()
         return effects
 
@@ -106,7 +111,7 @@ class Liar:
                 return self._results(message)
             case RecordsGiven():
                 return self._records(message, is_odd=is_odd)
-            case Settled() if Falsehood.TWO_OUTCOMES in self._falsehoods:
+            case Settled() if self._falsehoods.tells(Falsehood.TWO_OUTCOMES):
                 cancelled = Outcome(kind=OutcomeKind.CANCELLED)
                 return replace(message, outcomes=dict.fromkeys(message.outcomes, cancelled))
             case _:
@@ -114,17 +119,32 @@ class Liar:
 
     def _results(self, offered: ResultsOffered) -> ResultsOffered | None:
         first = self._first_results = self._first_results or offered
-        if Falsehood.NO_RESULT in self._falsehoods:
+        if self._falsehoods.tells(Falsehood.NO_RESULT):
             return None
-        if Falsehood.REPLAYED_RESULT in self._falsehoods:
+        if offered is not first and self._falsehoods.tells(Falsehood.REPLAYED_RESULT):
             return replace(offered, results=first.results)
-        if Falsehood.FOREIGN_SIGNATURE in self._falsehoods:
+        if self._falsehoods.tells(Falsehood.FOREIGN_SIGNATURE):
             results = tuple(self._signed_by_stranger(proven) for proven in offered.results)
             return replace(offered, results=results)
+        if self._falsehoods.tells(Falsehood.FORGED_SIGNATURE):
+            return replace(offered, results=tuple(map(self._forged, offered.results)))
         return offered
 
     def _signed_by_stranger(self, proven: ProvenResult) -> ProvenResult:
+        """A signature that is good, of a key that no certificate names: the node refuses it."""
         return replace(proven, root=sign(proven.root.body, self._stranger))
+
+    def _forged(self, proven: ProvenResult) -> ProvenResult:
+        """A signature under a name that did not give it: already the link refuses the frame."""
+        root = proven.root
+        strange = sign(root.body, self._stranger)
+        forged = Signed(
+            body=root.body,
+            received=root.received,
+            signer=root.signer,
+            signature=strange.signature,
+        )
+        return replace(proven, root=forged)
 
     def _records(self, given: RecordsGiven, *, is_odd: bool) -> RecordsGiven:
         records = tuple(self._record(record, is_odd=is_odd) for record in given.records)
@@ -136,11 +156,11 @@ class Liar:
         if body.owner != self._signer.peer:
             return record
         is_presence = body.kind == RecordKind.PRESENCE
-        if is_presence and is_odd and Falsehood.FORKED_RECORDS in self._falsehoods:
+        if is_presence and is_odd and self._falsehoods.tells(Falsehood.FORKED_RECORDS):
             forked = replace(decode_presence(body.body), name="another-name")
             return sign(replace(body, body=encode_body(forked)), self._signer)
         is_capabilities = body.kind == RecordKind.CAPABILITIES
-        if is_capabilities and Falsehood.FALSE_CAPABILITIES in self._falsehoods:
+        if is_capabilities and self._falsehoods.tells(Falsehood.FALSE_CAPABILITIES):
             claimed = tuple(sorted(f"label:device={number}" for number in range(CLAIMED_DEVICES)))
             return sign(replace(body, body=encode_body(Capabilities(keys=claimed))), self._signer)
         return record

@@ -225,10 +225,14 @@ class Runner:
         self.world.engine.after(VIEW_EVERY_US, self._look)
 
     def _is_whole(self) -> bool:
-        """L1: whether the mesh has grown together again."""
-        running = [host for host in self.world.hosts if host.boot > 0]
-        neighbours = (self.world.network.neighbours(host.peer) for host in running)
-        return all(len(linked) == len(running) - 1 for linked in neighbours)
+        """L1: whether the mesh has grown together again, without those who may be banned."""
+        liars = self.world.settings.liars
+        running = [host for host in self.world.hosts if host.boot > 0 and host.index not in liars]
+        peers = {host.peer for host in running}
+        return all(
+            peers.issubset((host.peer, *self.world.network.neighbours(host.peer)))
+            for host in running
+        )
 
     def report(self, *, broke: str | None) -> Report:
         """Return what came of the run so far; `broke` names what ended it, if something did."""
@@ -239,6 +243,8 @@ class Runner:
         ]
         kinds = Counter(outcome.kind for outcome in outcomes if outcome is not None)
         seen = world.trace.counts + world.checks.seen + world.network.counts
+        for falsehoods in world.falsehoods.values():
+            seen.update(falsehoods.told)
         return Report(
             name=self.plan.name,
             seed=self.plan.seed,

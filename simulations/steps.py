@@ -240,7 +240,8 @@ class Falsehood(enum.StrEnum):
     WRONG_RESULT = "wrong_result"
     NO_RESULT = "no_result"
     REPLAYED_RESULT = "replayed_result"
-    FOREIGN_SIGNATURE = "foreign_signature"
+    FOREIGN_SIGNATURE = "foreign_signature"  # good, of somebody who is no member
+    FORGED_SIGNATURE = "forged_signature"  # under a name that never gave it
     TWO_OUTCOMES = "two_outcomes"  # executors hear another one than was decided
     FORKED_RECORDS = "forked_records"  # two contents of one (incarnation, counter)
     FALSE_CAPABILITIES = "false_capabilities"

@@ -108,6 +108,7 @@ class World:
         carrier = OverTheWire(maker.verifier) if settings.exercises_wire else ByReference()
         self.network = Network(self.engine, settings.network, seed=settings.seed, carrier=carrier)
         self.dht = Dht(self.engine, self.network)
+        doubted = OverTheWire(maker.verifier)  # a forged signature would pass by reference
         self.checks = Checks(
             self.engine, maker.verifier, settings.budget, liars=frozenset(settings.liars)
         )
@@ -132,6 +133,8 @@ class World:
         self.falsehoods = {node: Falsehoods() for node in settings.liars}
         stranger = maker.make(derived_bytes(settings.seed, "stranger"))
         factory = lying(blueprint.factory, self.falsehoods, stranger=stranger)
+        for node in settings.liars:
+            self.network.distrust(devices[node].peer, doubted)
         self.hosts = [self._host(device, factory, form) for device in devices]
 
     def _host(self, device: Device, factory: NodeFactory, form: RowForm) -> SimulatedHost:

@@ -1,0 +1,44 @@
+"""What a liar says is judged by bytes, also where honest devices pass each other objects."""
+
+from __future__ import annotations
+
+import pytest
+
+from simulations.engine import US_PER_S
+from simulations.mesh_node import MESH_NODE
+from simulations.plan import SUBMITTER_ROLES, Plan
+from simulations.runner import Report, Runner
+from simulations.steps import Falsehood, Lie, Submit
+
+
+def lied_to(how: Falsehood, *, exercises_wire: bool = False) -> Report:
+    """Return what came of a batch of which a liar does a part."""
+    plan = Plan(
+        seed=5,
+        node_count=3,
+        roles={1: SUBMITTER_ROLES},
+        exercises_wire=exercises_wire,
+        steps=(
+            Lie(at_us=0, node=0, how=how, for_us=30 * US_PER_S),
+            Submit(at_us=3 * US_PER_S, node=1, count=12, work_us=US_PER_S),
+        ),
+    )
+    return Runner(plan, MESH_NODE, repeat_with="this test").run()
+
+
+@pytest.mark.parametrize("exercises_wire", [False, True])
+def test_a_forged_signature_is_refused_by_the_link_and_the_forger_banned(
+    exercises_wire: bool,
+) -> None:
+    report = lied_to(Falsehood.FORGED_SIGNATURE, exercises_wire=exercises_wire)
+    assert report.seen["network.frame_refused"] > 0
+    assert report.seen["network.peer_banned"] > 0
+    assert report.complete_count == report.accepted_count == 12
+
+
+@pytest.mark.parametrize("exercises_wire", [False, True])
+def test_a_strangers_signature_is_refused_by_the_node(exercises_wire: bool) -> None:
+    report = lied_to(Falsehood.FOREIGN_SIGNATURE, exercises_wire=exercises_wire)
+    assert report.seen["lie.foreign_signature"] > 0
+    assert "lie.accepted" not in report.seen
+    assert report.complete_count == report.accepted_count == 12
