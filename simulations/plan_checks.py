@@ -41,11 +41,14 @@ class Complaint:
         return f"{place.rstrip('.')}: {self.reason}"
 
 
-def check_plan(plan: Plan) -> None:
-    """Raise BadScenario, a line for each thing that cannot be, if there is one."""
+def check_plan(plan: Plan, *, where: str = "") -> None:
+    """Raise BadScenario, a line for each thing that cannot be, if there is one.
+
+    Each line begins with `where`, such as `repro.json: plan.`.
+    """
     found = complaints(plan)
     if found:
-        shown = [str(complaint) for complaint in found[:COMPLAINTS_MAX]]
+        shown = [f"{where}{complaint}" for complaint in found[:COMPLAINTS_MAX]]
         if len(found) > COMPLAINTS_MAX:
             shown.append(f"and {len(found) - COMPLAINTS_MAX} more")
         raise BadScenario("\n".join(shown))

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from simulations.errors import BadScenario
 from simulations.plan import PLAN_VERSION, Plan
+from simulations.plan_checks import check_plan
 from simulations.vocabulary import STEPS
 
 REPRO_FORMAT = "meshd simulation plan"
@@ -102,6 +103,7 @@ def _plan(decoded: object, where: str) -> Plan:
     unknown = _unknown_key(decoded, msgspec.to_builtins(plan, str_keys=True))
     if unknown is not None:
         raise BadScenario(f"{where}{unknown}: there is no such field")
+    check_plan(plan, where=where)
     return plan
 
 

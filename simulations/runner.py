@@ -15,6 +15,7 @@ from simulations.errands import Errands
 from simulations.errors import ExpectationFailed, InvariantBroken
 from simulations.faults import Faults
 from simulations.plan import Plan
+from simulations.plan_checks import check_plan
 from simulations.steps import AnyStep
 from simulations.world import Blueprint, World, WorldSettings
 from wire.tasks import OutcomeKind
@@ -47,9 +48,10 @@ class Report(Struct, frozen=True, kw_only=True):
 
 
 class Runner:
-    """One run of a plan."""
+    """One run of a plan. Raises BadScenario, before anything is done, for one that cannot be."""
 
     def __init__(self, plan: Plan, blueprint: Blueprint, *, repeat_with: str) -> None:
+        check_plan(plan)
         self.plan = plan
         self.world = World(
             WorldSettings(

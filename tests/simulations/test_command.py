@@ -113,7 +113,13 @@ def test_the_number_of_devices_can_be_another(tmp_path: Path) -> None:
         (["run", "clam"], "no scenario 'clam'; there are: calm"),
         (["run", "none.toml"], "scenario none.toml cannot be read"),
         (["run", "mine.toml"], "mine.toml:"),
-        (["run", "plan.json"], "there is no device 9: they are 0..2"),
+        (["run", "plan.json"], "plan.json: steps[2].node: there is no device 9: they are 0..2"),
+        (["replay", "plan.json"], "plan.json: steps[2].node: there is no device 9"),
+        (["shrink", "plan.json"], "plan.json: steps[2].node: there is no device 9"),
+        (["swarm", "plan.json"], "plan.json: steps[2].node: there is no device 9"),
+        (["replay", "early.json"], "early.json: steps[0].at_us: Expected `int` >= 0"),
+        (["replay", "newer.json"], "newer.json: version: 2: version 1 is spoken here"),
+        (["shrink", "quake.json"], "quake.json: steps[0].do: no step 'quake': there are submit"),
         (["run", "text"], "a scenario file ends in .toml, a plan file in .json"),
         (["run", "binary.toml"], "binary.toml:2: not UTF-8"),
         (["replay", "mine.toml"], "mine.toml:1: "),
@@ -134,6 +140,11 @@ def test_what_cannot_be_run_ends_with_two_and_a_line(
     plan = scenario("calm").plan(4)
     astray = replace(plan, steps=(*plan.steps, replace(plan.steps[0], node=9)))
     (tmp_path / "plan.json").write_bytes(plan_to_json(astray))
+    (tmp_path / "early.json").write_bytes(
+        plan_to_json(replace(plan, steps=(replace(plan.steps[0], at_us=-1),)))
+    )
+    (tmp_path / "newer.json").write_bytes(plan_to_json(replace(plan, version=2)))
+    (tmp_path / "quake.json").write_text('{"seed": 1, "steps": [{"do": "quake", "at_us": 1}]}')
     done = run_sim(*words)
     assert done.exit_code == 2
     assert complaint in done.stderr

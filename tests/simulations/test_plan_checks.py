@@ -6,8 +6,10 @@ import pytest
 
 from simulations.disk import DiskFate
 from simulations.errors import BadScenario
+from simulations.mesh_node import MESH_NODE
 from simulations.plan import SUBMITTER_ROLES, Expectations, Plan
 from simulations.plan_checks import check_plan, complaints
+from simulations.runner import Runner
 from simulations.steps import (
     AnyStep,
     Backup,
@@ -142,3 +144,8 @@ def test_what_the_plan_itself_says_is_checked_too_and_all_is_told_at_once() -> N
 def test_a_long_list_is_cut_short_and_says_so() -> None:
     with pytest.raises(BadScenario, match="and 30 more"):
         check_plan(plan_of(*[Stop(at_us=0, node=8)] * 50))
+
+
+def test_a_plan_that_cannot_be_is_not_begun() -> None:
+    with pytest.raises(BadScenario, match=r"steps\[0\].node: there is no device 3"):
+        Runner(plan_of(Stop(at_us=1, node=3)), MESH_NODE, repeat_with="this test")

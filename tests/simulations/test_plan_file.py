@@ -98,6 +98,18 @@ def with_step(**step: object) -> dict[str, Any]:
             with_step(do="crash", at_us=1, who=1, disk="wet"),
             "p.json: steps[1].disk: Invalid enum value 'wet'",
         ),
+        (
+            with_step(do="stop", at_us=1, node=99),
+            "p.json: steps[1].node: there is no device 99: they are 0..",
+        ),
+        (
+            with_step(do="restore", at_us=1, node=1),
+            "p.json: steps[1].node: there is no backup of device 1 before this",
+        ),
+        (
+            written(roles={"99": ["executor"]}),
+            "p.json: roles: there is no device 99: they are 0..",
+        ),
     ],
 )
 def test_a_bad_plan_is_refused_with_the_place_and_the_reason(content: object, said: str) -> None:
@@ -112,6 +124,10 @@ def test_a_bad_plan_is_refused_with_the_place_and_the_reason(content: object, sa
         ({"broke": 3}, "r.json: broke: Expected `str | null`"),
         ({"colour": 3}, "r.json: Object contains unknown field `colour`"),
         ({"plan": []}, "r.json: plan: a plan is an object"),
+        (
+            {"plan": {"seed": 1, "steps": [{"do": "stop", "at_us": 1, "node": 7}]}},
+            "r.json: plan.steps[0].node: there is no device 7: they are 0..2",
+        ),
     ],
 )
 def test_a_bad_repro_is_refused_with_the_place_and_the_reason(
