@@ -41,6 +41,7 @@ class Aftermath:
                 continue  # nobody waited for its tasks: it promises nothing
             if not follower.is_done and not follower.is_lost:
                 raise InvariantBroken(f"L2: device {follower.node} lets {follower.number} wait")
+        self._errands.check_found()
         for host in self._honest():
             self._check_members(host)
         self._world.run_until(

@@ -50,7 +50,7 @@ class Dht:
         self._taken: dict[tuple[PeerId, PeerId], deque[int]] = {}
         self._poison: dict[str, Counter[PeerId]] = {}
         self._eclipses: dict[str, list[tuple[PeerId, ...]]] = {}
-        self.refused_count = 0
+        self.counts: Counter[str] = Counter()  # what happened how often
 
     def poison(self, key: str, claimed: Sequence[PeerId]) -> None:
         """Let all lookups of `key` find these devices too, whatever they provide."""
@@ -97,6 +97,7 @@ class Dht:
     def providers(self, seeker: PeerId, key: str) -> tuple[Provider, ...]:
         """Return what the seeker finds now."""
         if self._eclipses.get(key):
+            self.counts["dht.eclipsed"] += 1
             hidden_by = self._eclipses[key][-1]
             return self._claims(peer for peer in hidden_by if self._network.can_reach(seeker, peer))
         found = {
@@ -109,6 +110,7 @@ class Dht:
         true = tuple(Provider(peer, record.addresses) for peer, record in ordered)
         poison = self._poison.get(key, Counter())
         planted = self._claims(peer for peer in sorted(poison) if poison[peer] > 0)
+        self.counts["dht.poisoned"] += bool(planted)
         return (planted + tuple(one for one in true if one not in planted))[:PROVIDERS_MAX]
 
     def _claims(self, claimed: Iterable[PeerId]) -> tuple[Provider, ...]:
@@ -131,7 +133,7 @@ class Dht:
         taken = self._taken.setdefault((holder, provider), deque(maxlen=RECORDS_PER_WINDOW_MAX))
         now_us = self._engine.now_us
         if len(taken) == RECORDS_PER_WINDOW_MAX and taken[0] > now_us - RATE_WINDOW_US:
-            self.refused_count += 1
+            self.counts["dht.record_refused"] += 1
             return False
         taken.append(now_us)
         return True

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from simulations.checks import AcceptedTask
+from simulations.errors import InvariantBroken
 from simulations.sandbox import Program
-from simulations.steps import Cancel, Submit
+from simulations.steps import Cancel, Find, Submit
 from simulations.submission import Work, work_of
 from simulations.world import Request, World
-from wire.answers import Accepted
+from wire.answers import Accepted, Found
 from wire.commands import CancelTask, ListTasks, WaitBatch
+from wire.commands import Find as FindProviders
+from wire.ids import peer_text
 
 VIEWS_MAX = 20
 
@@ -24,11 +27,12 @@ class Submitted:
 
 
 class Errands:
-    """The submissions of a run."""
+    """The submissions of a run, and who was looked for."""
 
     def __init__(self, world: World) -> None:
         self.submitted: list[Submitted] = []
         self.followers: dict[int, Request] = {}
+        self._finds: list[tuple[Find, Request]] = []
         self._world = world
 
     def submit(self, step: Submit) -> None:
@@ -47,6 +51,26 @@ class Errands:
         if isinstance(accepted, Accepted) and self._world.hosts[request.node].is_answering:
             task = accepted.tasks[step.index % len(accepted.tasks)]
             self._world.ask(request.node, CancelTask(task))
+
+    def find(self, step: Find) -> None:
+        """Look for providers, if there is somebody to ask."""
+        if self._world.hosts[step.node].is_answering:
+            command = FindProviders((step.key,), via=step.via.value)
+            self._finds.append((step, self._world.ask(step.node, command)))
+
+    def check_found(self) -> None:
+        """S12: whatever the DHT says, nobody is named who does not provide what was asked for."""
+        for step, request in self._finds:
+            is_judged = step.node not in self._world.settings.liars
+            if not is_judged or not isinstance(request.last, Found):
+                continue
+            self._world.checks.looked["S12"] += 1
+            providers = [peer_text(self._world.hosts[node].peer) for node in step.providers]
+            self._world.checks.seen["provider.found"] += bool(request.last.peers)
+            for found in request.last.peers:
+                if found.id not in providers:
+                    name = self._world.hosts[step.node].device.name
+                    raise InvariantBroken(f"S12: {name} names {found.name} for {step.key}")
 
     def look(self) -> None:
         """Ask for the tasks: the checks compare what is answered over time."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from simulations import steps
 from simulations.aftermath import Aftermath
+from simulations.checks import BREAKER_MILLICELSIUS
 from simulations.engine import US_PER_S, Action
 from simulations.errands import Errands
 from simulations.errors import ExpectationFailed, InvariantBroken
@@ -72,6 +73,7 @@ class Runner:
         self.errands = Errands(self.world)
         self._faults = Faults(self.world)
         self._submitters = {step.node for step in plan.steps if isinstance(step, steps.Submit)}
+        self._is_heated = any(isinstance(step, steps.Heat) for step in plan.steps)
         self._steps_left = 0
         self._executor: int | None = None
 
@@ -166,6 +168,8 @@ class Runner:
                 self.errands.submit(step)
             case steps.Cancel():
                 self.errands.cancel(step)
+            case steps.Find():
+                self.errands.find(step)
             case steps.Start(node=node):
                 faults.start(node)
             case steps.Stop(node=node, restart_after_us=restart_after_us):
@@ -224,7 +228,19 @@ class Runner:
 
     def _look(self) -> None:
         self.errands.look()
+        if self._is_heated:
+            self._look_at_heat()
         self.world.engine.after(VIEW_EVERY_US, self._look)
+
+    def _look_at_heat(self) -> None:
+        """Note it if devices that are too hot are idle while others work."""
+        hosts = [host for host in self.world.hosts if host.index not in self._submitters]
+        is_working = any(host.runs_count for host in hosts)
+        is_spared = any(
+            host.temperature_millicelsius > BREAKER_MILLICELSIUS and not host.runs_count
+            for host in hosts
+        )
+        self.world.checks.seen["work.kept_from_heat"] += is_working and is_spared
 
     def _is_whole(self) -> bool:
         """L1: whether the mesh has grown together again, without those who may be banned."""
@@ -244,7 +260,7 @@ class Runner:
             register.outcomes.get((one.task.batch, one.task.index)) for one in self.errands.kept()
         ]
         kinds = Counter(outcome.kind for outcome in outcomes if outcome is not None)
-        seen = world.trace.counts + world.checks.seen + world.network.counts
+        seen = world.trace.counts + world.checks.seen + world.network.counts + world.dht.counts
         for falsehoods in world.falsehoods.values():
             seen.update(falsehoods.told)
         return Report(

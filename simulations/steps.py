@@ -53,6 +53,23 @@ class Cancel(Step, frozen=True, kw_only=True, tag="cancel"):
     index: Annotated[int, Meta(ge=0)]
 
 
+class Via(enum.StrEnum):
+    """Who is asked for providers; `any`: the directory, and the DHT if that knows none."""
+
+    ANY = "any"
+    LOCAL = "local"
+    DHT = "dht"
+
+
+class Find(Step, frozen=True, kw_only=True, tag="find"):
+    """Somebody asks a device who provides a capability: nobody but `providers` may be named."""
+
+    node: NodeNumber
+    key: Annotated[str, Meta(min_length=1, max_length=128)]
+    providers: Nodes = ()
+    via: Via = Via.ANY
+
+
 # The network.
 
 
@@ -275,6 +292,7 @@ class EclipseDht(Step, frozen=True, kw_only=True, tag="eclipse_dht"):
 AnyStep: TypeAlias = (
     Submit
     | Cancel
+    | Find
     | Split
     | Cut
     | Bridge

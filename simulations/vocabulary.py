@@ -76,6 +76,7 @@ _FORMS: Mapping[str, Form] = MappingProxyType(
         "node": Form.NODE,
         "nodes": Form.NODES,
         "origins": Form.NODES,
+        "providers": Form.NODES,
         "right": Form.NODES,
         "submitters": Form.NODES,
         "targets": Form.NODES,
@@ -161,7 +162,7 @@ def kind_of(step: type[Struct]) -> str:
 STEPS: Mapping[str, type[Step]] = MappingProxyType(
     {kind_of(step): step for step in typing.get_args(AnyStep)}
 )
-WORK_KINDS = ("submit", "cancel")
+WORK_KINDS = ("submit", "cancel", "find")
 FAULTS: Mapping[str, type[Struct]] = MappingProxyType(
     {kind: step for kind, step in STEPS.items() if kind not in WORK_KINDS}
     | {kind_of(fault): fault for fault in COMPOUND_FAULTS}

@@ -71,7 +71,7 @@ def swarm(
 ) -> int:
     """Run many seeds of SCENARIO, and say which broke what.
 
-    A swarm in which nothing happened that the scenario is about proves nothing, and exits with 1.
+    A swarm in which something that the scenario is about never happened exits with 1.
     """
     source = source_of(reference, node_count=node_count, exercises_wire=wire, is_twice=twice)
     source.plan(seeds_range[0])  # what is wrong with the scenario is wrong with every seed
@@ -151,8 +151,8 @@ def _tell(session: Session, source: Source, tally: SwarmTally, *, seeds_count: i
     if tally.failures:
         return Exit.NO
     if tally.is_void:
-        note(f"meshctl: void: no seed saw any of {', '.join(tally.never)}")
-        note("  that all held means nothing: run more seeds, or mend the scenario")
+        note(f"meshctl: void: no seed saw {', or '.join(tally.never)}")
+        note("  that all held says nothing of it: run more seeds, or mend the scenario")
         return Exit.NO
     return Exit.DONE
 

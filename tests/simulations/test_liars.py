@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from simulations.engine import US_PER_S
+from simulations.errors import InvariantBroken
 from simulations.mesh_node import MESH_NODE
 from simulations.plan import SUBMITTER_ROLES, Plan
 from simulations.runner import Report, Runner
-from simulations.steps import Falsehood, Lie, Submit
+from simulations.steps import Falsehood, Find, Lie, PoisonDht, Submit, Via
 
 
 def lied_to(how: Falsehood, *, exercises_wire: bool = False) -> Report:
@@ -42,3 +43,27 @@ def test_a_strangers_signature_is_refused_by_the_node(exercises_wire: bool) -> N
     assert report.seen["lie.foreign_signature"] > 0
     assert "lie.accepted" not in report.seen
     assert report.complete_count == report.accepted_count == 12
+
+
+def poisoned(*providers: int) -> Report:
+    """Return what came of looking for what device 2 provides, while the DHT names device 0 too."""
+    key = "label:device=2"
+    plan = Plan(
+        seed=5,
+        node_count=4,
+        steps=(
+            PoisonDht(at_us=0, key=key, claimed=(0,), for_us=60 * US_PER_S),
+            Find(at_us=20 * US_PER_S, node=3, key=key, providers=providers, via=Via.DHT),
+        ),
+    )
+    return Runner(plan, MESH_NODE, repeat_with="this test").run()
+
+
+def test_whom_the_dht_names_is_not_believed_unless_it_says_so_itself() -> None:
+    seen = poisoned(2).seen
+    assert seen["dht.poisoned"] == seen["provider.found"] == 1
+
+
+def test_whoever_is_named_for_what_it_does_not_provide_breaks_an_invariant() -> None:
+    with pytest.raises(InvariantBroken, match="S12: device-3 names device-2 for label:device=2"):
+        poisoned(0)

@@ -399,7 +399,7 @@ def test_a_thermal_ramp_heats_one_device_after_the_other() -> None:
             1,
             "a flap is of `groups`",
         ),
-        ('[[work]]\nkind = "play"\nat = "1s"\n', 2, "none of submit, cancel"),
+        ('[[work]]\nkind = "play"\nat = "1s"\n', 2, "none of submit, cancel, find"),
         ('[[work]]\nat = "1s"\nnode = 1\ncount = 5000\n', 4, "must be <= 1024"),
         ('[[work]]\nrate = "5"\nnodes = "all"\nuntil = "5s"\n', 2, "is not a rate"),
         ('[[work]]\nrate = "5/s"\nnodes = "all"\nfrom = "6s"\nuntil = "5s"\n', 5, "ends before"),
