@@ -3,7 +3,8 @@
 The engine carries out what is due at one time in the order in which it was scheduled. The daemon's
 mailbox has another rule: what is durable comes before timers, and timers before events. So that a
 run of the simulator can be compared with one of the shell, it follows the mailbox's rule in here.
-Nothing is due earlier or later for that.
+It matters when a node sets a timer for now, which it does to place tasks, while messages wait that
+came at the same microsecond, or during a stall. Nothing is due earlier or later for that.
 
 Two devices that dial each other at the same microsecond draw from one count of packets, so that the
 order in which their processes happen to run would decide both fates. In here the answer to what a
@@ -15,14 +16,17 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
+from simulations import host as host_module
 from simulations import world as world_module
 from simulations.engine import Action, Engine
 from simulations.errors import EventBudgetSpent
 from simulations.host import SimulatedHost
 from simulations.paths import Paths
+from simulations.process import Process
 from wire.effects import Effect, Persist, SetTimer
 from wire.ids import PeerId
 
@@ -91,6 +95,26 @@ class RankedEngine(Engine):
         heapq.heappop(self._due)[-1]()
 
 
+class MailboxOrderProcess(Process):
+    """A process that has timers ring at once that are set for now while it does what waits."""
+
+    def _catch_up(self, boot: int) -> None:
+        """Do the first of what waits; what is due by then comes in before the rest."""
+        if not self._is_able(boot):
+            return
+        waits = self._backlog
+        if waits.durable:
+            self._carry_out(waits.durable.popleft())
+        elif waits.timers:
+            self._handle_timer(waits.timers.popleft())
+        elif waits.events:
+            self._handle(waits.events.popleft())
+        else:
+            self._free_at_us = 0
+            return
+        self._engine.after(0, partial(self._catch_up, boot))
+
+
 class MailboxOrderHost(SimulatedHost):
     """A device whose timers and durable writes come when the mailbox would give them out."""
 
@@ -127,4 +151,5 @@ def the_mailboxs_order() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, answers_counted_apart():
         patch.setattr(world_module, "Engine", RankedEngine)
         patch.setattr(world_module, "SimulatedHost", MailboxOrderHost)
+        patch.setattr(host_module, "Process", MailboxOrderProcess)
         yield

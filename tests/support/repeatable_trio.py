@@ -2,7 +2,7 @@
 
 Trio shuffles runnable tasks on purpose. What decides the order is private: a source of randomness
 `_r` of the module `trio._core._run`, and a flag that sorts a batch before it is shuffled, without
-which the order depends on how each task was woken. `tests/conformance/test_repeatable_trio.py` is
+which the order depends on how each task was woken. `tests/conformance/test_stepped_trio.py` is
 the canary that tells when a trio release changes this (trio issue 3089: no public way yet).
 """
 
