@@ -129,6 +129,49 @@ async def test_nothing_is_acknowledged_before_its_commit(
     assert acknowledged == [b"a"]
 
 
+async def test_whoever_was_acknowledged_reads_its_rows_while_others_write(tmp_path: Path) -> None:
+    """With more who read at once than there are threads for it."""
+    tasks_count, turns_count = 3 * store_module.READERS_MAX, 20
+
+    async def write_and_read(store: Store, prefix: bytes) -> None:
+        for turn in range(turns_count):
+            await store.persist([row(prefix + bytes([turn])), row(prefix, bytes([turn]))])
+            read = {each.key: each.body for each in await store.load("task", prefix=prefix)}
+            assert read.pop(prefix) == bytes([turn])
+            assert {*read} == {prefix + bytes([earlier]) for earlier in range(turn + 1)}
+
+    with trio.fail_after(60):
+        async with running(tmp_path / "mesh.db") as store:
+            async with trio.open_nursery() as nursery:
+                for number in range(tasks_count):
+                    nursery.start_soon(write_and_read, store, b"%02d" % number)
+            assert store.rows_count == 2 * tasks_count * turns_count
+            assert store.commits_count < tasks_count * turns_count  # some shared one
+
+
+async def test_who_reads_waits_for_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, may_commit = trio.Event(), threading.Event()
+    commit = Store._commit
+
+    def held(store: Store, calls: list[store_module._Call]) -> None:
+        store._connection.execute("BEGIN IMMEDIATE")  # as slow as if its rows were many
+        trio.from_thread.run_sync(began.set)
+        may_commit.wait(timeout=30)
+        store._connection.execute("ROLLBACK")
+        commit(store, calls)
+
+    with trio.fail_after(60):
+        async with running(tmp_path / "mesh.db") as store, trio.open_nursery() as nursery:
+            await store.persist([row(b"a")])
+            monkeypatch.setattr(Store, "_commit", held)
+            nursery.start_soon(store.persist, [row(b"b")])
+            await began.wait()
+            assert [each.key for each in await store.load("task")] == [b"a"]
+            may_commit.set()
+
+
 async def test_calls_that_wait_share_a_commit(tmp_path: Path) -> None:
     async with running(tmp_path / "mesh.db") as store:
         async with trio.open_nursery() as nursery:
