@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 from meshd.home import PRIVATE_FILE, unusable
 from meshd.log_cleaning import clean, clean_exception
@@ -154,7 +154,7 @@ def _handlers(options: LogOptions, stream: TextIO) -> tuple[_Counting, ...]:
 
 def _formatter(renderer: Processor) -> logging.Formatter:
     return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.add_logger_name, *_COMMON],
+        foreign_pre_chain=[structlog.stdlib.add_logger_name, _shorten_warning, *_COMMON],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.format_exc_info,  # plain: prettier ones print local variables
@@ -162,6 +162,14 @@ def _formatter(renderer: Processor) -> logging.Formatter:
             renderer,
         ],
     )
+
+
+def _shorten_warning(_logger: object, level: str, line: EventDict) -> EventDict:
+    """Name the error of a library's warning, without a traceback: the library got over it."""
+    if level == "warning" and (exc_info := line.pop("exc_info", None)) and exc_info[0] is not None:
+        kind, error, _ = exc_info
+        line["error"] = f"{kind.__name__}: {error}"
+    return line
 
 
 def _json() -> Processor:

@@ -91,6 +91,31 @@ def test_libraries_are_heard_from_warnings_up_and_cleaned_too(
     assert (line["event"], line["logger"]) == ("bad \\x1b[2Jname", "libp2p.swarm")
 
 
+def test_what_a_library_got_over_is_one_line_with_the_error_and_what_it_did_not_is_traced(
+    tmp_path: Path,
+) -> None:
+    """Such as zeroconf, when the address that it sends from is gone."""
+    token = "meshd1" + "a" * 60
+    library = logging.getLogger("zeroconf")
+    with captured(LogOptions(directory=tmp_path)) as (stream, logs):
+        try:
+            raise OSError(101, f"Network is unreachable: {token}")
+        except OSError:
+            library.warning("Error with socket %s", 15, exc_info=True)
+            warned = stream.getvalue()
+            library.exception("I am lost")
+        library.warning("nothing failed", exc_info=True)  # logging takes that
+    assert logs.lost_count == 0
+    error = f"OSError: [Errno 101] Network is unreachable: {REDACTED}"
+    assert warned.count("\n") == 1
+    assert error in warned
+    first, second, third = file_lines(tmp_path)
+    assert (first["event"], first["error"]) == ("Error with socket 15", error)
+    assert "exception" not in first
+    assert "Traceback" in str(second["exception"])
+    assert "error" not in third
+
+
 def test_the_device_is_bound_once_for_all_tasks_and_a_lines_own_peer_is_another() -> None:
     async def child() -> None:
         log.info("link.up", peer_id="other")
