@@ -126,7 +126,8 @@ class Checks:
             return
         match effect:
             case do.Send(peer, message):
-                self._count_send(host)
+                if peer not in self._liars:  # who lies may ask for any number of answers
+                    self._count_send(host)
                 self._check_told(host, peer, message)
             case do.Execute(run=run):
                 self._check_run(host, run)

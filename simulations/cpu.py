@@ -8,9 +8,9 @@ with Python 3.11; a slower device has a `speed_permille` below 1,000.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import Annotated, TypeAlias, TypeVar, cast
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from simulations.engine import Engine
 from simulations.evidence import signed_parts
@@ -24,38 +24,41 @@ from wire.signed import Signed, Signer
 _MIB = 1 << 20
 
 
+CostUs: TypeAlias = Annotated[int, Meta(ge=0, le=60_000_000)]
+
+
 class CpuCosts(Struct, frozen=True, kw_only=True):
     """Microseconds of CPU on a device of speed 1,000, and where each figure comes from."""
 
     # MeshNode.handle, mean over the events of 30 linked devices, 13 to 120 by kind of event.
-    handle_us: int = 20
+    handle_us: CostUs = 20
     # py-libp2p 0.8.1, one stream with Noise and Yamux, two processes: 1.1 to 1.4 ms for a write and
     # the read of its answer at any size up to 32 KiB. Split by the work: to encrypt, frame and
     # flush costs more than to take in.
-    write_us: int = 900
-    read_us: int = 300
+    write_us: CostUs = 900
+    read_us: CostUs = 300
     # Frames of the same moment share a write: 16 a write were 17,000 messages/s, one a write 1,000.
     # The links flush what is 2 to 5 ms old.
-    flush_us: int = 4_000
+    flush_us: CostUs = 4_000
     # wire.codec.FrameCodec, one small message encoded and decoded.
-    frame_us: int = 4
+    frame_us: CostUs = 4
     # A new stream costs 6 to 13 ms; a dial negotiates Noise, Yamux and the link's own protocol, and
     # checks two chains of certificates. Each end pays.
-    dial_us: int = 12_000
+    dial_us: CostUs = 12_000
     # GossipSub, two processes, 40 to 200 messages/s: 1.2 to 2.5 ms for each delivery.
-    gossip_us: int = 1_500
+    gossip_us: CostUs = 1_500
     # Ed25519 by libsodium, 256 bytes: 22,000 to 27,000 signatures/s, 13,300 verifications/s.
-    sign_us: int = 40
-    verify_us: int = 75
+    sign_us: CostUs = 40
+    verify_us: CostUs = 75
     # Sealed boxes by libsodium, 32 bytes: 169 us to seal, 58 us to open.
-    seal_us: int = 170
-    unseal_us: int = 60
+    seal_us: CostUs = 170
+    unseal_us: CostUs = 60
     # SQLite, WAL and synchronous FULL: 41,000 to 60,000 rows/s in large commits, 5,700 commits/s of
     # one row, most of which is the wait for the disk.
-    sync_us: int = 50
-    row_us: int = 20
+    sync_us: CostUs = 50
+    row_us: CostUs = 20
     # Bulk over TCP, Noise and Yamux: 28 to 37 MB/s with a core at each end.
-    mebibyte_us: int = 30_000
+    mebibyte_us: CostUs = 30_000
 
 
 class Cpu:

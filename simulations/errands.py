@@ -59,13 +59,17 @@ class Errands:
             self._finds.append((step, self._world.ask(step.node, command)))
 
     def check_found(self) -> None:
-        """S12: whatever the DHT says, nobody is named who does not provide what was asked for."""
+        """S12: whatever the DHT says, nobody is named who neither provides a capability nor lies
+        about it in its own signed records.
+        """
+        liars = self._world.settings.liars
         for step, request in self._finds:
-            is_judged = step.node not in self._world.settings.liars
-            if not is_judged or not isinstance(request.last, Found):
+            if step.node in liars or not isinstance(request.last, Found):
                 continue
             self._world.checks.looked["S12"] += 1
-            providers = [peer_text(self._world.hosts[node].peer) for node in step.providers]
+            providers = [
+                peer_text(self._world.hosts[node].peer) for node in (*step.providers, *liars)
+            ]
             self._world.checks.seen["provider.found"] += bool(request.last.peers)
             for found in request.last.peers:
                 if found.id not in providers:

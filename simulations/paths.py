@@ -7,9 +7,9 @@ counted per ordered pair of devices: what was cut twice passes again once it was
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from simulations.conditions import (
     BytesPerSecond,
@@ -34,6 +34,7 @@ from simulations.path import (
 from simulations.seeds import packet_fate, seed_number
 from wire.ids import PeerId
 
+QueueBytes: TypeAlias = Annotated[int, Meta(ge=1)]
 PeerPair: TypeAlias = tuple[PeerId, PeerId]  # origin, target
 
 
@@ -57,7 +58,8 @@ class NetworkSettings(Struct, frozen=True, kw_only=True):
     links_max: int = 40
     dials_max: int = 16  # of one device at a time
     queue_max: int = 4_096  # messages of one class that wait on one link; more are dropped
-    queue_bytes_max: tuple[int, int, int] = (1 << 20, 4 << 20, 2 << 20)  # by class
+    # By class: control, task and bulk (`wire.messages.Traffic`).
+    queue_bytes_max: tuple[QueueBytes, QueueBytes, QueueBytes] = (1 << 20, 4 << 20, 2 << 20)
 
 
 class Paths:

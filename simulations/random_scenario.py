@@ -33,6 +33,7 @@ from simulations.steps import (
     Drift,
     Falsehood,
     FillDisk,
+    Find,
     Freeze,
     Gray,
     Heat,
@@ -45,6 +46,7 @@ from simulations.steps import (
     Stop,
     Submit,
     Suspend,
+    Via,
     WallClock,
     Who,
     Worsen,
@@ -59,7 +61,6 @@ KINDS_SHARE = 0.4  # of the kinds of faults that a seed has
 HALF = 0.5
 BEGIN_US = 2 * US_PER_S
 END_US = 30 * US_PER_S
-CAPABILITY = "runtime:wasm"
 CRASH_POINTS = (
     ("Persist", None),
     ("Execute", None),
@@ -70,7 +71,6 @@ CRASH_POINTS = (
     ("Send", "ReceiptGiven"),
 )
 DROPPED = ("ResultsOffered", "LeaseProgress", "Settled", "OfferAccepted", "ReceiptGiven")
-LIES = tuple(how for how in Falsehood if how is not Falsehood.FLOOD)  # it spends honest budgets
 FATES = (DiskFate.KEEP, DiskFate.KEEP, DiskFate.LOSE_UNSYNCED, DiskFate.TORN_TAIL)
 
 Faults = list[AnyStep]
@@ -385,13 +385,19 @@ def _heat(draw: _Draw) -> Faults:
 
 
 def _lie(draw: _Draw) -> Faults:
-    how = draw.rng.choice(LIES)
+    how = draw.rng.choice(tuple(Falsehood))
     return [Lie(at_us=draw.at_us(), node=draw.node(), how=how, for_us=draw.while_us())]
 
 
 def _poison_dht(draw: _Draw) -> Faults:
-    at_us, for_us = draw.at_us(), draw.while_us()
-    return [PoisonDht(at_us=at_us, key=CAPABILITY, claimed=draw.some(), for_us=for_us)]
+    """Name others too for what one device provides, and let somebody ask for it meanwhile."""
+    at_us, for_us, provider = draw.at_us(), draw.while_us(), draw.node()
+    key = f"label:device={provider}"
+    asked_us = at_us + draw.rng.randrange(for_us)
+    return [
+        PoisonDht(at_us=at_us, key=key, claimed=draw.some(), for_us=for_us),
+        Find(at_us=asked_us, node=draw.node(), key=key, providers=(provider,), via=Via.DHT),
+    ]
 
 
 _KINDS: Mapping[str, Callable[[_Draw], Faults]] = MappingProxyType(

@@ -12,9 +12,11 @@ from random import Random
 from typing import Annotated, TypeVar, cast
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from simulations.checks import Budget
 from simulations.compound_faults import CompoundFault
+from simulations.cpu import CpuCosts
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.errors import BadScenario
@@ -118,7 +120,7 @@ class _Compiler:
             seed=self._seed,
             node_count=self._node_count,
             network=read_network(self._table("network"), self._around(("network",))),
-            host=self._read(HostSettings, self._table("host"), ("host",)),
+            host=self._host(self._table("host"), ("host",)),
             hosts=hosts,
             roles=roles,
             absent=self.header.absent,
@@ -202,10 +204,23 @@ class _Compiler:
             for node in device.nodes:
                 if entry:
                     written = {**self._table("host"), **entry}
-                    hosts[node] = self._read(HostSettings, written, path, node)
+                    hosts[node] = self._host(written, path, node)
                 if device.roles:
                     roles[node] = self._roles(device.roles, (*path, "roles"))
         return hosts, roles
+
+    def _host(self, table: Table, path: Path, number: int = 0) -> HostSettings:
+        """Return what devices are like. `cpu = true` counts their CPU time as it was measured, a
+        table of it says what else some of it costs.
+        """
+        rest = dict(table)
+        cpu = rest.pop("cpu", False)
+        settings = self._read(HostSettings, rest, path, number)
+        if isinstance(cpu, dict):
+            return replace(settings, cpu=self._read(CpuCosts, cpu, (*path, "cpu"), number))
+        if not isinstance(cpu, bool):
+            raise self._fail((*path, "cpu"), "is true, false, or a table of costs")
+        return replace(settings, cpu=CpuCosts() if cpu else None)
 
     def _roles(self, names: Sequence[str], path: Path) -> tuple[Role, ...]:
         allowed = [role.value for role in Role]

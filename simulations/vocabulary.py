@@ -25,6 +25,7 @@ from msgspec.inspect import (
     IntType,
     StrType,
     StructType,
+    TupleType,
     Type,
     UnionType,
     VarTupleType,
@@ -40,6 +41,7 @@ _KEYS: Mapping[str, str] = MappingProxyType(
         "exercises_wire": "wire",
         "node_count": "nodes",
         "origins": "from",
+        "queue_bytes_max": "queue_bytes_max",
         "targets": "to",
         "who": "node",
     }
@@ -52,6 +54,7 @@ class Form(enum.Enum):
 
     DURATION = "a duration such as 250ms, 9s or 1m30s, or two to draw between: 1s..9s"
     SIZE = "a size such as 64kB or 2MiB, or two to draw between: 1kB..1MiB"
+    SIZES = "a list of sizes"
     SHARE = "a share such as 2% or 0.5%, or two to draw between: 1%..5%"
     COUNT = "a number, or two to draw between: 1..9"
     RATE = "a rate such as 5/s or 30/m"
@@ -111,11 +114,15 @@ def _word_of(field: Field) -> Word | None:
     form, choices = _form_of(field.name, field.type)
     if form is None:
         return None
-    key = _KEYS.get(field.name, field.name.removeprefix("is_"))
-    for unit in _UNITS:
-        key = f"{key.removesuffix(f'{unit}_max')}_max" if key.endswith(f"{unit}_max") else key
-        key = key.removesuffix(unit)
+    key = _KEYS.get(field.name) or _without_unit(field.name.removeprefix("is_"))
     return Word(key=key, field=field.name, form=form, is_required=field.required, choices=choices)
+
+
+def _without_unit(name: str) -> str:
+    for unit in _UNITS:
+        name = f"{name.removesuffix(f'{unit}_max')}_max" if name.endswith(f"{unit}_max") else name
+        name = name.removesuffix(unit)
+    return name
 
 
 def _form_of(name: str, kind: Type) -> tuple[Form | None, tuple[str, ...]]:
@@ -140,6 +147,8 @@ def _form_of(name: str, kind: Type) -> tuple[Form | None, tuple[str, ...]]:
                 return Form.TEXT, choices
             case VarTupleType(item_type=StrType()):
                 return Form.TEXTS, choices
+            case TupleType() if "bytes" in name:
+                return Form.SIZES, choices
     return None, choices
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from random import Random
 
@@ -42,6 +43,9 @@ def read_value(word: Word, value: object, rng: Random) -> object:
             return value
         case Form.TEXTS if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return value
+        case Form.SIZES if isinstance(value, list):
+            size = replace(word, form=Form.SIZE)
+            return tuple(_quantity(size, one, rng) for one in value)
         case Form.CHOICE:
             return _choice(word, value, rng)
         case Form.DURATION | Form.SIZE | Form.SHARE | Form.COUNT | Form.RATE:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
+from simulations.checks import Budget
 from simulations.engine import US_PER_S
 from simulations.errors import InvariantBroken
 from simulations.mesh_node import MESH_NODE
@@ -12,18 +14,22 @@ from simulations.runner import Report, Runner
 from simulations.steps import Falsehood, Find, Lie, PoisonDht, Submit, Via
 
 
-def lied_to(how: Falsehood, *, exercises_wire: bool = False) -> Report:
-    """Return what came of a batch of which a liar does a part."""
-    plan = Plan(
+def lied_to_plan(how: Falsehood) -> Plan:
+    """Return a batch of which a liar does a part."""
+    return Plan(
         seed=5,
         node_count=3,
         roles={1: SUBMITTER_ROLES},
-        exercises_wire=exercises_wire,
         steps=(
             Lie(at_us=0, node=0, how=how, for_us=30 * US_PER_S),
             Submit(at_us=3 * US_PER_S, node=1, count=12, work_us=US_PER_S),
         ),
     )
+
+
+def lied_to(how: Falsehood, *, exercises_wire: bool = False) -> Report:
+    """Return what came of it."""
+    plan = replace(lied_to_plan(how), exercises_wire=exercises_wire)
     return Runner(plan, MESH_NODE, repeat_with="this test").run()
 
 
@@ -43,6 +49,14 @@ def test_a_strangers_signature_is_refused_by_the_node(exercises_wire: bool) -> N
     assert report.seen["lie.foreign_signature"] > 0
     assert "lie.accepted" not in report.seen
     assert report.complete_count == report.accepted_count == 12
+
+
+def test_what_honest_devices_answer_a_flood_is_not_their_own_storm() -> None:
+    budget = Budget(sends_per_second_max=60)
+    plan = lied_to_plan(Falsehood.FLOOD)
+    report = Runner(replace(plan, budget=budget), MESH_NODE, repeat_with="this test").run()
+    assert report.seen["lie.flood"] > 0
+    assert report.complete_count == 12
 
 
 def poisoned(*providers: int) -> Report:

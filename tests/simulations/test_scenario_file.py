@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
+from simulations.checks import Budget
+from simulations.conditions import Datagrams
+from simulations.cpu import CpuCosts
+from simulations.device import HostSettings
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.errors import BadScenario
-from simulations.plan import Plan
+from simulations.paths import NetworkSettings
+from simulations.plan import Expectations, Plan
+from simulations.scenario_document import Header
 from simulations.scenario_file import scenario_from_toml
 from simulations.scenario_text import line_of, lines_of
 from simulations.steps import (
@@ -25,6 +33,7 @@ from simulations.steps import (
     Submit,
     WallClock,
 )
+from simulations.vocabulary import words_of
 from wire.membership import Role
 
 HEAD = "[scenario]\nnodes = 5\n"
@@ -62,6 +71,7 @@ def test_every_table_of_a_file_gets_into_its_plan() -> None:
         latency = "5ms..25ms"
         loss = "2.5%"
         bandwidth = "1MiB/s"
+        queue_bytes_max = ["64kB", 1024, "2MiB"]
         [network.regions]
         here = "0..2"
         there = "rest"
@@ -75,8 +85,10 @@ def test_every_table_of_a_file_gets_into_its_plan() -> None:
         [host]
         sync = "10ms"
         workers_count = 3
+        cpu = true
         [[device]]
         nodes = [2]
+        cpu = {handle = "1ms", verify = "75us..80us"}
         sync = "400ms"
         roles = ["executor"]
         [budget]
@@ -131,6 +143,7 @@ def test_every_table_of_a_file_gets_into_its_plan() -> None:
     network = plan.network
     assert (network.latency_us, network.jitter_us, network.loss_permille) == (5_000, 20_000, 25)
     assert network.bytes_per_second == 1 << 20
+    assert network.queue_bytes_max == (64_000, 1_024, 2 << 20)
     assert network.regions == {
         **dict.fromkeys((0, 1, 2), "here"),
         **dict.fromkeys((3, 4, 5), "there"),
@@ -144,6 +157,11 @@ def test_every_table_of_a_file_gets_into_its_plan() -> None:
     assert (plan.host.sync_us, plan.host.workers_count) == (10_000, 3)
     # A device is as [host] says, but for what is said of it.
     assert (plan.hosts[2].sync_us, plan.hosts[2].workers_count) == (400_000, 3)
+    assert plan.host.cpu == CpuCosts()
+    own = plan.hosts[2].cpu
+    assert own is not None
+    assert 75 <= own.verify_us <= 80
+    assert own == CpuCosts(handle_us=1_000, verify_us=own.verify_us)
     assert plan.roles == {1: (Role.SUBMITTER, Role.STEWARD), 2: (Role.EXECUTOR,)}
     assert (plan.name, plan.node_count, plan.absent, plan.lasts_us) == (
         "everything",
@@ -354,6 +372,13 @@ def test_a_thermal_ramp_heats_one_device_after_the_other() -> None:
             5,
             "there is no region 'b': there are a",
         ),
+        ("[network]\nqueue_bytes_max = 3\n", 2, "is not a list of sizes"),
+        ('[network]\nqueue_bytes_max = ["1MiB"]\n', 2, "length 3"),
+        ('[network]\nqueue_bytes_max = [0, 1, "1s"]\n', 2, "is no size"),
+        ("[network]\nqueue_bytes_max = [0, 1, 1]\n", 2, ">= 1"),
+        ("[host]\ncpu = 3\n", 2, "is true, false, or a table of costs"),
+        ("[host.cpu]\nthink = 3\n", 2, "no such key here: there are handle, write"),
+        ('[[device]]\nnodes = [1]\ncpu = {seal = "-1ms"}\n', 3, "must be >= 0"),
         ("fault = 3\n", 1, "write [[fault]]"),
         ('[[fault]]\nat = "1s"\n', 1, "kind is missing"),
         ('[[fault]]\nat = "1s"\nkind = "quake"\n', 3, "there is no fault 'quake': there are split"),
@@ -499,3 +524,12 @@ def test_faults_in_one_inline_list_have_their_lines_too() -> None:
     assert line_of(lines_of(text), ("fault", 1, "kind")) == 4
     assert line_of(lines_of(text), ("fault", 1, "node")) == 3
     assert line_of(lines_of(text), ("weather",)) == 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [Budget, CpuCosts, Datagrams, Expectations, Header, HostSettings, NetworkSettings],
+)
+def test_the_pages_name_every_key_of_a_table(kind: type[Struct]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulation.md").read_text()
+    assert [key for key in words_of(kind) if f"`{key}`" not in page] == []

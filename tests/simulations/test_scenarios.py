@@ -22,7 +22,7 @@ from simulations.plan_file import plan_from_json, plan_to_json
 from simulations.runner import Report, Runner
 from simulations.scenario_file import scenario_from_toml
 from simulations.scenarios import SCENARIOS, scenario
-from simulations.steps import Crash, Split, Stop, Submit
+from simulations.steps import Crash, Falsehood, Lie, Split, Stop, Submit
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples" / "scenarios").glob("*.toml"))
@@ -108,6 +108,12 @@ def test_a_larger_mesh_is_churned_by_as_large_a_share() -> None:
     plan = scenario("rolling-restarts").with_nodes(9).plan(1)
     stopped = [step.node for step in plan.steps if isinstance(step, Stop)]
     assert stopped == list(range(9))
+
+
+def test_the_swarm_draws_every_lie() -> None:
+    plans = (scenario("random").plan(seed) for seed in range(400))
+    drawn = {step.how for plan in plans for step in plan.steps if isinstance(step, Lie)}
+    assert drawn == set(Falsehood)
 
 
 def test_seeds_of_the_swarm_differ_in_kind_and_not_only_in_time() -> None:
