@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from wire.codec import FrameCodec
 from wire.keys import Ed25519Verifier
-from wire.membership import JOIN_MESSAGES, JoinGranted
+from wire.membership import JOIN_MESSAGES, JoinGranted, Removal
+from wire.signed import Signed
 
 JOIN_PROTOCOL_ID = "/meshd/join/1"
 REQUEST_BYTES_MAX = 1_024
-PAGE_REMOVALS = 256  # with chains of full length this is less than half a frame's limit
-PAGES_MAX = 40
-REMOVALS_MAX = 10_000
+PAGE_BYTES = 256 * 1024  # of removals: with the longest of them half a frame's limit
+PAGES_MAX = 256
 
 
 def join_codec() -> FrameCodec:
@@ -28,14 +28,18 @@ def join_codec() -> FrameCodec:
 
 def pages_of(granted: JoinGranted) -> list[JoinGranted]:
     """Return a grant as it is sent, at least one page."""
-    starts = range(0, max(1, len(granted.removals)), PAGE_REMOVALS)
-    return [
-        replace(granted, removals=granted.removals[start : start + PAGE_REMOVALS])
-        for start in starts
-    ]
+    pages: list[list[Signed[Removal]]] = [[]]
+    page_bytes = 0
+    for removal in granted.removals:
+        page_bytes += len(removal.received)
+        if pages[-1] and page_bytes > PAGE_BYTES:
+            pages.append([])
+            page_bytes = len(removal.received)
+        pages[-1].append(removal)
+    return [replace(granted, removals=tuple(page)) for page in pages]
 
 
 def joined_pages(pages: list[JoinGranted]) -> JoinGranted:
     """Return the grant whose pages these are, at least one."""
     removals = itertools.chain.from_iterable(page.removals for page in pages)
-    return replace(pages[0], removals=tuple(removals)[:REMOVALS_MAX])
+    return replace(pages[0], removals=tuple(removals))

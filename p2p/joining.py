@@ -17,6 +17,7 @@ from p2p.hosting import StreamHost, dialable
 from p2p.join_messages import JOIN_PROTOCOL_ID, PAGES_MAX, join_codec, joined_pages
 from p2p.join_server import JoinServer, JoinServerSettings
 from p2p.protocol_errors import (
+    DeviceRemoved,
     InvitationExpired,
     InvitationUnknown,
     InvitationUsedUp,
@@ -199,6 +200,11 @@ def _refusal(refused: JoinRefused, invitation: Invitation) -> JoinError:
         case JoinRefusal.NOT_ADMIN:
             return IssuerNotAdmin(
                 f"the device {issuer} may no longer invite: ask another admin of the mesh"
+            )
+        case JoinRefusal.REMOVED:
+            return DeviceRemoved(
+                "this device was removed from the mesh, for good: to come back as a new device,"
+                " start with another --home and an invitation"
             )
         case JoinRefusal.BUSY:
             return IssuerBusy(f"the device {issuer} is busy: try again in a minute")

@@ -74,6 +74,10 @@ class IssuerNotAdmin(JoinError):
     """The issuer may no longer invite: ask another admin."""
 
 
+class DeviceRemoved(JoinError):
+    """This device was removed from the mesh for good: join as a new one, from another home."""
+
+
 class IssuerBusy(JoinError):
     """The issuer had no time for us, several times: try again in a minute."""
 

@@ -8,7 +8,7 @@ last. Every issuer in a chain must be an admin of it.
 from __future__ import annotations
 
 import enum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, NewType
 
 from blake3 import blake3
 from msgspec import Meta, Struct
@@ -16,16 +16,20 @@ from msgspec import Meta, Struct
 from wire.codec import Decoder
 from wire.errors import MalformedFrame, MalformedId, NotAMember
 from wire.ids import MeshId, PeerId, base32_text, bytes_from_base32, mesh_text, peer_text
-from wire.signed import Signed, Signer, Verifier, encode_body, sign
+from wire.signed import Body, Signed, Signer, Verifier, encode_body, sign
 from wire.text import Address as Address
 from wire.text import Name as Name
+from wire.text import NameOrNothing
 
 CHAIN_LENGTH_MAX = 8
 ADDRESSES_MAX = 16
+PAPER_ID_BYTES = 16
+KEPT_MAX = 4_096  # papers of a removed admin that stay: with a full chain this is 70 KiB
 INVITATION_PREFIX = "meshd1"
 INVITATION_LETTERS_MAX = 4_096
 
 _GENESIS_CONTEXT = "meshd 2026 genesis"
+_PAPER_CONTEXT = "meshd 2026 paper id"
 _INVITATION_CONTEXT = "meshd 2026 invitation checksum"
 _CHECKSUM_BYTES = 4
 
@@ -71,15 +75,27 @@ class Certificate(Struct, frozen=True, kw_only=True):
 
 Chain = Annotated[tuple[Signed[Certificate], ...], Meta(min_length=1, max_length=CHAIN_LENGTH_MAX)]
 
+# Names a certificate or a removal: a digest of who signed it and what it says.
+PaperId = NewType(
+    "PaperId", Annotated[bytes, Meta(min_length=PAPER_ID_BYTES, max_length=PAPER_ID_BYTES)]
+)
+
 
 class Removal(Struct, frozen=True, kw_only=True):
-    """An admin's word that a device no longer belongs to the mesh."""
+    """The word of an admin, or of the recovery key, that a device is out of the mesh for good.
+
+    `chain` is the admin's; the recovery key needs none. Where the subject is an admin, `kept` names
+    the certificates and removals it signed that stay: all others are void. `name` is what people
+    called it, for those who never met it.
+    """
 
     DOMAIN: ClassVar[bytes] = b"meshd/removal/1"
 
     mesh: MeshId
     subject: PeerId
-    chain: Chain
+    chain: Annotated[tuple[Signed[Certificate], ...], Meta(max_length=CHAIN_LENGTH_MAX)] = ()
+    kept: Annotated[tuple[PaperId, ...], Meta(max_length=KEPT_MAX)] = ()
+    name: NameOrNothing = ""
 
 
 class Invitation(Struct, frozen=True, kw_only=True):
@@ -104,7 +120,10 @@ class JoinRequest(Struct, frozen=True, kw_only=True):
 
 
 class JoinGranted(Struct, frozen=True, kw_only=True):
-    """The new member's papers, and all removals so that it serves nobody who was removed."""
+    """The new member's papers, and all removals so that it serves nobody who was removed.
+
+    Removals that do not fit into one frame come in further ones, which repeat the papers.
+    """
 
     genesis: Signed[Genesis]
     chain: Chain
@@ -119,6 +138,7 @@ class JoinRefusal(enum.StrEnum):
     USED_UP = "used_up"
     NOT_ADMIN = "not_admin"
     BUSY = "busy"
+    REMOVED = "removed"
 
 
 class JoinRefused(Struct, frozen=True, kw_only=True):
@@ -137,6 +157,15 @@ JOIN_MESSAGES = {
 def mesh_id_of(genesis: Signed[Genesis]) -> MeshId:
     """Return the id of the mesh that `genesis` founded."""
     return MeshId(blake3(genesis.received, derive_key_context=_GENESIS_CONTEXT).digest())
+
+
+def paper_id(paper: Signed[Body]) -> PaperId:
+    """Return the id of a certificate or a removal.
+
+    The signature is no part of it: two of the same words by the same signer are one paper.
+    """
+    hashed = blake3(paper.signer + paper.received, derive_key_context=_PAPER_CONTEXT)
+    return PaperId(hashed.digest(PAPER_ID_BYTES))
 
 
 def found_mesh(

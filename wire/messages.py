@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 from msgspec import Meta, Struct
 
 from wire.ids import BATCH_TASKS_MAX, BatchId, MeshId, PeerId
-from wire.membership import Chain, Genesis
+from wire.membership import PAPER_ID_BYTES, Chain, Genesis, PaperId, Removal
 from wire.records import Counter, ProtocolRange, Record
 from wire.signed import Signed
 from wire.tasks import (
@@ -31,6 +31,8 @@ HASH_BYTES = 8
 VERSIONS_MAX = 512
 RECORDS_MAX = 64
 RESULTS_MAX = LEASE_TASKS_MAX
+REMOVAL_IDS_MAX = 2_048
+REMOVALS_GIVEN_MAX = 256
 LINK_PROTOCOL = ProtocolRange(1, 1)
 
 StateHashBytes = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
@@ -151,6 +153,46 @@ class RecordsGiven(Struct, frozen=True, kw_only=True):
 
     records: Annotated[tuple[Signed[Record], ...], Meta(max_length=RECORDS_MAX)]
     chains: Annotated[tuple[Chain, ...], Meta(max_length=RECORDS_MAX)] = ()
+
+
+class RemovalsSummary(Struct, frozen=True, kw_only=True):
+    """One hash over all removals a device holds: equal means nothing to exchange."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    removals: StateHashBytes
+
+
+class RemovalsHeld(Struct, frozen=True, kw_only=True):
+    """A page of the ids of the removals held, ascending: all that are greater than `after`.
+
+    `after` is empty on the first page; the last page says so.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    after: Annotated[bytes, Meta(max_length=PAPER_ID_BYTES)]
+    ids: Annotated[tuple[PaperId, ...], Meta(max_length=REMOVAL_IDS_MAX)]
+    is_last: bool
+
+
+class RemovalsWanted(Struct, frozen=True, kw_only=True):
+    """Please give these removals, and then list what you hold `after` this id, if there is one."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    ids: Annotated[tuple[PaperId, ...], Meta(max_length=REMOVALS_GIVEN_MAX)]
+    after: PaperId | None = None
+
+
+class RemovalsGiven(Struct, frozen=True, kw_only=True):
+    """Removals with their signers' chains: news, or what was missing."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    removals: Annotated[
+        tuple[Signed[Removal], ...], Meta(min_length=1, max_length=REMOVALS_GIVEN_MAX)
+    ]
 
 
 class Offer(Struct, frozen=True, kw_only=True):
@@ -285,6 +327,10 @@ Message = (
     | BucketVersions
     | RecordsWanted
     | RecordsGiven
+    | RemovalsSummary
+    | RemovalsHeld
+    | RemovalsWanted
+    | RemovalsGiven
     | Offer
     | OfferAccepted
     | OfferRejected
@@ -307,6 +353,10 @@ MESSAGES: dict[str, type[Message]] = {
     "bucket_versions": BucketVersions,
     "records_wanted": RecordsWanted,
     "records_given": RecordsGiven,
+    "removals_summary": RemovalsSummary,
+    "removals_held": RemovalsHeld,
+    "removals_wanted": RemovalsWanted,
+    "removals_given": RemovalsGiven,
     "offer": Offer,
     "offer_accepted": OfferAccepted,
     "offer_rejected": OfferRejected,

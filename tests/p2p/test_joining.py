@@ -14,9 +14,10 @@ from trio.testing import MockClock
 
 from p2p.errors import PeerUnreachable, StreamBroken, WrongNetwork, WrongPeer
 from p2p.framing import FrameReader, framed
-from p2p.join_messages import join_codec, joined_pages, pages_of
+from p2p.join_messages import PAGES_MAX, join_codec, joined_pages, pages_of
 from p2p.joining import JOIN_PROTOCOL_ID, JoinServer, JoinServerSettings, JoinSettings, redeem
 from p2p.protocol_errors import (
+    DeviceRemoved,
     InvitationExpired,
     InvitationUnknown,
     InvitationUsedUp,
@@ -128,6 +129,7 @@ async def test_ten_thousand_removals_arrive_in_pages() -> None:
         (JoinRefusal.EXPIRED, InvitationExpired),
         (JoinRefusal.USED_UP, InvitationUsedUp),
         (JoinRefusal.NOT_ADMIN, IssuerNotAdmin),
+        (JoinRefusal.REMOVED, DeviceRemoved),
     ],
 )
 async def test_each_refusal_is_an_error_with_one_line_and_is_not_retried(
@@ -266,7 +268,7 @@ async def answering_with(junk: bytes, stream: Stream) -> None:
         (framed(b"\x01junk"), "no proper answer"),
         ((1 << 30).to_bytes(4, "big"), "no proper answer"),
         (framed(CODEC.encode(JoinRequest(secret=bytes(16), name="x"))), "no proper answer"),
-        (framed(CODEC.encode(GRANTED)) * 41, "no proper answer"),
+        (framed(CODEC.encode(GRANTED)) * (PAGES_MAX + 1), "no proper answer"),
         (framed(CODEC.encode(GRANTED))[:-1], "did not answer"),
         (b"", "did not answer"),
     ],

@@ -11,7 +11,7 @@ from support.protocol_pages import PAGES, all_enums, all_kinds, filled, marked
 from scheduler.verdict import CheckName, Fault
 
 ROOT = PAGES.parent.parent
-NAMES = ["README", "encoding", "ids", "records", "signatures", "tasks"]
+NAMES = ["README", "encoding", "ids", "records", "removal", "signatures", "tasks"]
 TEXTS = {name: (PAGES / f"{name}.md").read_text("utf-8") for name in NAMES}
 EVERYTHING = "\n".join(TEXTS.values())
 _ROW = re.compile(r"^\| `(\w+)` \| .* \| (.*) \|$", re.MULTILINE)
@@ -33,7 +33,7 @@ def test_every_struct_and_every_enumeration_of_the_wire_has_its_table() -> None:
 def test_every_context_of_the_wire_is_in_the_table_and_no_other() -> None:
     sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "wire").glob("*.py"))
     used = set(re.findall(r'"(meshd 2026 [a-z ]+)"', sources))
-    assert len(used) == 7
+    assert len(used) == 8
     assert set(re.findall(r"^\| `(meshd 2026 [a-z ]+)`", TEXTS["signatures"], re.MULTILINE)) == used
 
 
