@@ -7,7 +7,7 @@ import time
 import pytest
 from support.daemons import Daemons, until
 from support.netns import fabric
-from support.netns_errands import await_decided, done, echoes, picture
+from support.netns_errands import await_decided, done, echoes, long_task
 from support.netns_measured import measured
 from support.netns_mesh import PORT, RealMesh
 
@@ -27,10 +27,12 @@ def test_a_device_that_vanished_in_the_middle_of_its_work_comes_back_at_another_
         mesh.grow(everywhere=True)
         stays, other, roams = mesh.devices
         network.pin_neighbours()
-        ours, its_own = picture(stays, at=roams), picture(roams, at=other)
+        ours, its_own = long_task(stays, at=roams), long_task(roams, at=other)
         network.split((2,))
         noticed_s = mesh.await_cut((0, 1), (2,), NOTICED_S_MAX)
         time.sleep(AWAY_S - noticed_s)
+        assert not ours.is_decided
+        assert not its_own.is_decided
         network.readdress(2)
         network.heal()
         measured("a device came back at another address after", mesh.await_whole(WHOLE_S_MAX))
@@ -73,3 +75,4 @@ def test_devices_that_all_moved_while_they_ran_find_each_other_by_multicast(
         await_found_where_they_are(mesh)
         await_decided(echoes(mesh.devices[0], 3, "moved", at=mesh.devices[2]), DECIDED_S_MAX)
         mesh.assert_one_mesh()
+        mesh.assert_calm()

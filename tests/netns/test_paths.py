@@ -8,7 +8,7 @@ import pytest
 from support.daemons import Daemons
 from support.hard_daemons import ECHOED
 from support.netns import Delay, fabric
-from support.netns_errands import Errand, await_decided, done, echoes, picture
+from support.netns_errands import Errand, await_decided, done, echoes, long_task
 from support.netns_measured import measured
 from support.netns_mesh import RealMesh
 from support.wasm import example
@@ -34,7 +34,7 @@ def test_a_link_that_works_in_one_direction_is_no_link_and_comes_back(daemons: D
         mesh = RealMesh(network, daemons)
         mesh.grow()
         deaf, _, other = mesh.devices
-        caught = picture(deaf, at=other)
+        caught = long_task(deaf, at=other)
         network.cut([2], [0])
         cut_s = time.monotonic()
         noticed_s = mesh.await_cut((0,), (2,), NOTICED_S_MAX)
@@ -56,7 +56,7 @@ def test_routes_into_nothing_are_survived_and_the_links_come_back(daemons: Daemo
     with fabric(3) as network:
         mesh = RealMesh(network, daemons)
         mesh.grow()
-        caught = picture(mesh.devices[1], at=mesh.devices[0])
+        caught = long_task(mesh.devices[1], at=mesh.devices[0])
         network.blackhole(0, [1, 2])
         noticed_s = mesh.await_cut((0,), (1, 2), NOTICED_S_MAX)
         await_decided(echoes(mesh.devices[0], 3, "alone"), CUT_S)

@@ -8,23 +8,21 @@ from pathlib import Path
 
 from support.daemons import Device, meshctl, until
 from support.hard_daemons import ECHOED
+from support.netns_toil import fruit_of_toil, toil
 from support.wasm import example
 
 from meshd.client import TaskInput
 
-# A few seconds of one core, and a small picture: long enough to be caught in the middle.
-SLOW_ARGS = ("320", "180", "0", "1", "60000")
-SLOW_BYTES = 320 * 180 * 3
 LIMITS = {"wall_us": 240_000_000, "fuel": 10**12}
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """A task that a device accepted. `output` is what it must put out, None for a picture."""
+    """A task that a device accepted. `output` is what it must put out."""
 
     device: Device
     task: str
-    output: bytes | None
+    output: bytes
 
     @property
     def state(self) -> str:
@@ -59,15 +57,10 @@ def echoes(device: Device, count: int, said: str, *, at: Device | None = None) -
     return [Errand(device, task, ECHOED + one) for task, one in zip(tasks, inputs, strict=True)]
 
 
-def picture(device: Device, *, at: Device) -> Errand:
-    """Submit a long task that only `at` may run; return when that device works on it."""
-    (task,) = device.submit(
-        example("mandelbrot/mandelbrot"),
-        TaskInput(args=list(SLOW_ARGS)),
-        requirements=[f"label:place={at.name}"],
-        limits=LIMITS,
-    )
-    errand = Errand(device, task, None)
+def long_task(device: Device, *, at: Device) -> Errand:
+    """Submit a task of seconds that only `at` may run; return when that device works on it."""
+    (task,) = device.submit(toil(), requirements=[f"label:place={at.name}"], limits=LIMITS)
+    errand = Errand(device, task, fruit_of_toil())
     until(lambda: errand.state == "executing", f"{at.name} did not begin the task", device, at)
     return errand
 
@@ -90,10 +83,7 @@ def done(errand: Errand) -> Done:
     assert (view["outcome"], view["status"]) == ("result", "exited"), view
     assert view["exit_code"] == 0, view
     result = errand.device.result(errand.task)
-    if errand.output is None:
-        assert len(result) == SLOW_BYTES
-    else:
-        assert result == errand.output
+    assert result == errand.output
     return Done(
         executor_name=str(view["executor_name"]),
         attempts_count=int(view["attempts"]),
