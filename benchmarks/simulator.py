@@ -9,7 +9,7 @@ import argparse
 import resource
 import time
 
-from simulations.checks import Budget
+from simulations.budget import Budget
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.engine import US_PER_S

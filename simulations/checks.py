@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
-from msgspec import Struct
-
 from scheduler.receipt import receipt_to_file, verify_receipt
 from scheduler.states import TRANSITIONS, TaskState
+from simulations.budget import Budget
 from simulations.engine import US_PER_S, Engine
 from simulations.errors import InvariantBroken
 from simulations.evidence import signed_parts
@@ -36,14 +35,6 @@ BREAKER_MILLICELSIUS = 85_000
 _Body = TypeVar("_Body", bound=SignedBody)
 
 
-class Budget(Struct, frozen=True, kw_only=True):
-    """How much a healthy node does at most."""
-
-    sends_per_second_max: int = 400
-    bytes_per_second_max: int = 8_000_000
-    leases_max: int = 50
-
-
 @dataclass(frozen=True, slots=True)
 class AcceptedTask:
     """A task that a node answered for, and the store in which it promised to keep it."""
@@ -63,6 +54,7 @@ class Checks:
         verifier: Verifier,
         budget: Budget,
         *,
+        members_count: int = 0,
         liars: frozenset[int] = frozenset(),
     ) -> None:
         self.register = Register(self._is_liar, lambda: engine.now_us)
@@ -72,6 +64,8 @@ class Checks:
         self._engine = engine
         self._verifier = verifier
         self.budget = budget
+        self._members_count = members_count  # as many devices as a directory holds
+        self._started_us: dict[PeerId, int] = {}
         self._receipts = Decoder(Receipt, verifier)
         self._kept: set[tuple[StoreId, BatchId]] = set()
         self._leases: dict[tuple[PeerId, StoreId, BatchId, Epoch, int], bytes] = {}
@@ -115,6 +109,7 @@ class Checks:
         match event:
             case on.Restarted():
                 self._runs[host.peer] = set()
+                self._started_us[host.peer] = self._engine.now_us
             case on.Executed(run=run) | on.ExecutionFailed(run=run):
                 self._runs[host.peer].discard(run)
             case on.Sampled():
@@ -249,17 +244,25 @@ class Checks:
         """S11: a bound on what a node sends a second."""
         self._turn_second()
         self._sends[host.peer] += 1
-        if self._sends[host.peer] > self.budget.sends_per_second_max:
-            sends_count = self._sends[host.peer]
+        sends_count = self._sends[host.peer]
+        if sends_count <= self.budget.sends_per_second_max:
+            return
+        if sends_count > self.budget.sends_max(up_us=self._up_us(host.peer)):
             raise InvariantBroken(f"S11: {host.device.name} sends {sends_count} in one second")
 
     def count_sent(self, peer: PeerId, size_bytes: int) -> None:
         """S11: likewise of the bytes."""
         self._turn_second()
         self._sent_bytes[peer] += size_bytes
-        if self._sent_bytes[peer] > self.budget.bytes_per_second_max and peer not in self._liars:
-            sent_bytes = self._sent_bytes[peer]
+        sent_bytes = self._sent_bytes[peer]
+        if sent_bytes <= self.budget.bytes_per_second_max or peer in self._liars:
+            return
+        up_us, members_count = self._up_us(peer), self._members_count
+        if sent_bytes > self.budget.bytes_max(up_us=up_us, members_count=members_count):
             raise InvariantBroken(f"S11: {peer.hex()} sends {sent_bytes} bytes in one second")
+
+    def _up_us(self, peer: PeerId) -> int:
+        return self._engine.now_us - self._started_us.get(peer, 0)
 
     def _turn_second(self) -> None:
         second = self._engine.now_us // US_PER_S

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from simulations.checks import Budget
+from simulations.budget import Budget
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.engine import US_PER_S

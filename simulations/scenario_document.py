@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar, cast
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from simulations.checks import Budget
+from simulations.budget import Budget
 from simulations.compound_faults import CompoundFault
 from simulations.cpu import CpuCosts
 from simulations.device import HostSettings

@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from simulations import partitions
 from simulations.blobs import Transfers
+from simulations.budget import Budget
 from simulations.carriage import ByReference, EncodedRows, OverTheWire
-from simulations.checks import Budget, Checks
+from simulations.checks import Checks
 from simulations.conditions import Conditions
 from simulations.crypto import Ed25519Maker, StandInMaker
 from simulations.device import Device, HostSettings, NodeFactory
@@ -110,7 +111,11 @@ class World:
         self.dht = Dht(self.engine, self.network)
         doubted = OverTheWire(maker.verifier)  # a forged signature would pass by reference
         self.checks = Checks(
-            self.engine, maker.verifier, settings.budget, liars=frozenset(settings.liars)
+            self.engine,
+            maker.verifier,
+            settings.budget,
+            members_count=min(settings.node_count, settings.host.members_max),
+            liars=frozenset(settings.liars),
         )
         self.network.on_sent = self.checks.count_sent
         self._transfers = Transfers(self.engine, self.network)

@@ -18,7 +18,7 @@ from scheduler.held_leases import HeldLeases
 from scheduler.leases import LeaseBook
 from scheduler.steward import RoundRow, Steward
 from simulations import contents
-from simulations.checks import Budget
+from simulations.budget import Budget
 from simulations.device import Boot, HostSettings, Node
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S

@@ -9,7 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from scheduler.batch import BATCH_ROW, DECISION_ROW
-from simulations.checks import LATER_STATES, Budget
+from simulations.budget import Budget
+from simulations.checks import LATER_STATES
 from simulations.device import Boot, Node
 from simulations.errors import InvariantBroken, SimulationError
 from simulations.mesh_node import MESH_NODE

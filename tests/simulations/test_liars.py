@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from simulations.checks import Budget
+from simulations.budget import Budget
 from simulations.engine import US_PER_S
 from simulations.errors import InvariantBroken
 from simulations.mesh_node import MESH_NODE

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec import Struct
 
-from simulations.checks import Budget
+from simulations.budget import Budget
 from simulations.conditions import Datagrams
 from simulations.cpu import CpuCosts
 from simulations.device import HostSettings
