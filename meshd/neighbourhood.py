@@ -11,6 +11,7 @@ from meshd.settings import NodeSettings
 from p2p.address_book import ADDRESS_ROW, AddressRow
 from p2p.admission import INVITATION_ROW, Admission, InvitationRow
 from p2p.directory import Chain, Directory
+from p2p.failure_detector import FailureDetector, WatchDue
 from p2p.gossip import ExchangeDue, Gossip, RumorsDue
 from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
@@ -22,6 +23,7 @@ from p2p.own_records import (
     OwnRecords,
     RaiseDue,
 )
+from p2p.verdicts import Verdicts
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
 from telemetry.measurement import MeasurementRecord, Measurements
 from telemetry.sample import Sample
@@ -100,6 +102,12 @@ class Neighbourhood:
         )
         self.measurements = Measurements()
         self.liveness = Liveness(measurements=self.measurements, rng=rng)
+        self.failures = FailureDetector(
+            own=self.own, directory=self.directory, liveness=self.liveness, links=self.links
+        )
+        self.verdicts = Verdicts(
+            own=self.own, directory=self.directory, is_linked=self.links.__contains__
+        )
         self.lookups = Lookups(directory=self.directory, overlay=self.overlay, links=self.links)
         self.providing = Providing(
             directory=self.directory, links=self.links, own_keys=settings.capabilities, rng=rng
@@ -217,6 +225,8 @@ class Neighbourhood:
                 return [] if self.is_stopping else self.overlay.on_review_due(now_us=now_us)
             case HeartbeatDue():
                 return self.liveness.on_heartbeat_due(now_us=now_us)
+            case WatchDue():
+                return self._on_watch_due(now_us)
             case ExchangeDue():
                 return self.gossip.on_exchange_due()
             case RumorsDue():
@@ -237,7 +247,11 @@ class Neighbourhood:
 
     def on_members_changed(self) -> list[Effect]:
         """Records came in: perhaps those that somebody looks for."""
-        return self.lookups.on_members_changed(now_us=self._device.now_us)
+        now_us = self._device.now_us
+        return [
+            *self.failures.on_members_changed(now_us=now_us),
+            *self.lookups.on_members_changed(now_us=now_us),
+        ]
 
     def on_own_sample(self, sample: Sample) -> list[Effect]:
         """Tell the mesh how this device is, if that is news."""
@@ -294,6 +308,7 @@ class Neighbourhood:
                 link.peer, link.address, is_outbound=link.is_outbound, now_us=now_us
             ),
             *self.liveness.on_link_up(link.peer, now_us=now_us),
+            *self.failures.on_link_up(link.peer, now_us=now_us),
             *self.standings.on_readings(link.peer, now_us=now_us),
             *self.gossip.on_link_up(link.peer, link.hello.chain),
             *self.lookups.on_link_up(link.peer),
@@ -304,12 +319,20 @@ class Neighbourhood:
     def _on_link_down(self, peer: PeerId, reason: str) -> list[Effect]:
         now_us = self._device.now_us
         self.links.pop(peer, None)
+        watching = self.failures.on_link_down(peer, now_us=now_us)
         self.liveness.on_link_down(peer)
         return [
+            *watching,
             *self.overlay.on_link_down(peer, reason, now_us=now_us),
             *self.lookups.on_unreachable(peer, now_us=now_us),
             Trace("link.down", {"peer_id": peer_text(peer), "reason": reason}),
         ]
+
+    def _on_watch_due(self, now_us: int) -> list[Effect]:
+        watch, effects = self.failures.on_watch_due(now_us=now_us)
+        if watch is None or self.is_stopping:
+            return effects
+        return effects + self._spread(self.own_records.on_watch(watch, now_us=now_us))
 
     def _on_records(self, peer: PeerId | None, message: Message) -> list[Effect]:
         if not isinstance(message, RecordsGiven):

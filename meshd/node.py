@@ -109,6 +109,7 @@ class MeshNode:
             links=self._neighbours.links,
             overlay=self._neighbours.overlay,
             standings=self._neighbours.standings,
+            verdicts=self._neighbours.verdicts,
             own_breaker=self._device.breaker,
         )
 

@@ -9,6 +9,7 @@ import msgspec
 from p2p.capability import missing
 from p2p.directory import Directory, Member
 from p2p.overlay import Overlay
+from p2p.verdicts import Liveliness, Verdicts
 from scheduler.standing import Standings
 from telemetry.breaker import Breaker, BreakerState
 from telemetry.health import Health
@@ -30,6 +31,7 @@ class PeerViews:
     links: dict[PeerId, object]
     overlay: Overlay
     standings: Standings
+    verdicts: Verdicts
     own_breaker: Breaker
 
     def resolve(self, reference: str) -> Member | Refused:
@@ -106,7 +108,7 @@ class PeerViews:
         """Return one device."""
         presence, sample = member.presence, member.sample
         measured = self.standings.measurements.of(member.peer)
-        state, reason = self._state(member)
+        state, reason = self._state(member, now_us=now_us)
         is_self = member.peer == self.own
         breaker = self.own_breaker.state if is_self else self.standings.state(member.peer)
         rates = (measured.up_bits_per_second, measured.down_bits_per_second)
@@ -147,14 +149,18 @@ class PeerViews:
             return None  # perhaps there is no breaker: looking at a device must not make one
         return breaker_reason(self.standings.breaker(peer))
 
-    def _state(self, member: Member) -> tuple[str, str | None]:
+    def _state(self, member: Member, *, now_us: int) -> tuple[str, str | None]:
         if member.peer == self.own:
             return "self", None
-        if member.peer in self.links:
-            return "linked", None
         if member.has_left:
             return "left", "it said goodbye"
         failure = self.overlay.last_failure.get(member.peer)
+        verdict = self.verdicts.of(member.peer, now_us=now_us)
+        if verdict.state is not Liveliness.ALIVE:
+            reasons = [reason for reason in (verdict.reason, failure) if reason is not None]
+            return str(verdict.state), "; ".join(reasons)
+        if member.peer in self.links:
+            return "linked", None
         if failure is not None:
             return "unreachable", failure
         return "known", "no link to it is needed" if self.links else "not dialled yet"

@@ -25,7 +25,7 @@ from wire.errors import MalformedFrame, NotAMember
 from wire.ids import PeerId, peer_text
 from wire.membership import Certificate, Genesis, Role, check_chain
 from wire.messages import BUCKET_COUNT, HASH_BYTES, RecordVersion
-from wire.records import KNOWN_KINDS, Presence, Record, RecordKind
+from wire.records import KNOWN_KINDS, Presence, Record, RecordKind, Watch
 from wire.signed import Signed
 
 MEMBERS_MAX = 2_000
@@ -59,6 +59,7 @@ class Member:
     records: dict[str, Signed[Record]] = field(default_factory=dict)
     presence: Presence | None = None
     capabilities: frozenset[str] = frozenset()
+    watch: Watch | None = None
     sample: Sample | None = None
     sample_heard_us: int | None = None
 
@@ -84,6 +85,8 @@ class Member:
                 self.presence = body
             case frozenset():
                 self.capabilities = body
+            case Watch():
+                self.watch = body
             case Sample():
                 self.sample = body
                 self.sample_heard_us = now_us
@@ -109,6 +112,7 @@ class Directory:
     members_max: int = MEMBERS_MAX
     revision: int = 0  # rises with every record that is taken in or dropped
     roster_revision: int = 0  # rises with every member that comes or goes, and every presence
+    watch_revision: int = 0  # rises with those too, and with every watch
     _members: dict[PeerId, Member] = field(default_factory=dict)
     _by_distance: list[Member] = field(default_factory=list)
     _buckets: list[_Bucket] = field(
@@ -151,7 +155,7 @@ class Directory:
         self._members[peer] = member
         insort(self._by_distance, member, key=_place)
         self._buckets[member.bucket].members.append(member)
-        self.roster_revision += 1
+        self._on_roster_changed()
         return member
 
     def would_hold(self, peer: PeerId) -> bool:
@@ -192,7 +196,10 @@ class Directory:
             bucket.state_hash ^= reading_of(held).fingerprint
         bucket.state_hash ^= reading.fingerprint
         self.revision += 1
-        self.roster_revision += record.kind == RecordKind.PRESENCE
+        if record.kind == RecordKind.PRESENCE:
+            self._on_roster_changed()
+        elif record.kind == RecordKind.WATCH:
+            self.watch_revision += 1
         return Merge.NEWER
 
     def forget(self, peer: PeerId) -> None:
@@ -206,7 +213,7 @@ class Directory:
         for signed in member.records.values():
             bucket.state_hash ^= reading_of(signed).fingerprint
         self.revision += 1
-        self.roster_revision += 1
+        self._on_roster_changed()
 
     def state_hash(self) -> bytes:
         """Return one hash over all records held."""
@@ -251,6 +258,10 @@ class Directory:
         if chain is None or (member is not None and record.kind != RecordKind.PRESENCE):
             return member
         return self.introduce(record.owner, chain)
+
+    def _on_roster_changed(self) -> None:
+        self.roster_revision += 1
+        self.watch_revision += 1
 
     def _make_room_for(self, peer: PeerId) -> bool:
         if len(self._members) < self.members_max:

@@ -1,20 +1,22 @@
-"""Is the other end of a link there? A heartbeat every two seconds, and an end to silence.
+"""Is the other end of a link there? Heartbeats, and an end to silence.
 
 TCP alone keeps a dead link for minutes. A link that has brought nothing for ten seconds is hung up;
-until then its peer is only late. Heartbeats also measure the round trip.
+until then its peer is only late. Watched links, those between a device and its observers, carry a
+heartbeat a second each way, so that a silence is noticed soon; the others one in five seconds.
+Every ten seconds a heartbeat carries a token that the other end answers: that measures the round
+trip.
 
-All links share one timer: whoever is due within half a second is asked with the first, and from
-then on at the same time.
+All links share one timer: whoever is due within half a second is told with the first.
 
-Time that this device did not live through, because it was suspended or stalled, is not silence:
-by as much as its own timer came late, it listens longer. Tokens are drawn at random, so that no
-peer can answer before it was asked and seem nearer than it is.
+Time that this device did not live through, because it was suspended or stalled, is not silence: by
+as much as its own timer came late, it listens longer. Tokens are drawn at random, so that no peer
+can answer before it was asked and seem nearer than it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
-from itertools import takewhile
 from random import Random
 
 from telemetry.measurement import Measurements
@@ -22,21 +24,27 @@ from wire.effects import Effect, Hangup, Send, SetTimer
 from wire.ids import PeerId
 from wire.messages import Heartbeat, HeartbeatAcknowledged
 
-HEARTBEAT_EVERY_US = 2_000_000
+WATCHED_EVERY_US = 1_000_000
+UNWATCHED_EVERY_US = 5_000_000
 EARLY_US_MAX = 500_000
 SILENCE_US_MAX = 10_000_000
-UNANSWERED_MAX = SILENCE_US_MAX // HEARTBEAT_EVERY_US + 1
+ROUND_TRIP_EVERY_US = 10_000_000
+UNANSWERED_MAX = 2
+STEADY_GAP_US_MAX = 2_000_000  # longer than this between two signs of life is not steady
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatDue:
-    """Timer: ask for a sign of life whoever was not asked for two seconds."""
+    """Timer: send a sign of life on the links that are due."""
 
 
 @dataclass(slots=True)
 class _Pulse:
     heard_us: int
+    steady_since_us: int  # since then no gap was too long
+    beaten_us: int
     due_us: int  # when the next heartbeat should be sent
+    token_due_us: int
     # Those not answered yet: a round trip may be longer than the pause between two.
     asked_us: dict[int, int] = field(default_factory=dict)  # by token
 
@@ -47,63 +55,107 @@ class Liveness:
 
     measurements: Measurements
     rng: Random
-    # The one that is due first comes first: all wait equally long, so who is asked goes to the end.
     _pulses: dict[PeerId, _Pulse] = field(default_factory=dict)
-    _is_timer_set: bool = False
+    _watched: Set[PeerId] = frozenset()
+    _timer_due_us: int | None = None
 
     def on_link_up(self, peer: PeerId, *, now_us: int) -> list[Effect]:
         """Ask at once: the round trip is wanted."""
-        self._pulses.pop(peer, None)
-        heartbeat = self._ask(peer, _Pulse(heard_us=now_us, due_us=now_us), now_us=now_us)
-        return [heartbeat, *self._timer(now_us)]
+        pulse = _Pulse(
+            heard_us=now_us,
+            steady_since_us=now_us,
+            beaten_us=now_us,
+            due_us=now_us,
+            token_due_us=now_us,
+        )
+        self._pulses[peer] = pulse
+        return [self._beat(peer, pulse, now_us=now_us), *self._timer(now_us)]
 
     def on_link_down(self, peer: PeerId) -> None:
         """Stop asking; a timer that is still on its way finds nothing."""
         self._pulses.pop(peer, None)
-        self._is_timer_set = self._is_timer_set and bool(self._pulses)
+        if not self._pulses:
+            self._timer_due_us = None
 
     def on_heard(self, peer: PeerId, *, now_us: int) -> None:
         """Anything that comes is a sign of life."""
         pulse = self._pulses.get(peer)
         if pulse is not None:
+            if now_us - pulse.heard_us > STEADY_GAP_US_MAX:
+                pulse.steady_since_us = now_us
             pulse.heard_us = now_us
 
+    def heard_us(self, peer: PeerId) -> int | None:
+        """Return when a linked peer was heard last, None without a link."""
+        pulse = self._pulses.get(peer)
+        return None if pulse is None else pulse.heard_us
+
+    def steady_us(self, peer: PeerId) -> int:
+        """Return for how long a watched peer was heard without a gap, 0 without a link."""
+        pulse = self._pulses.get(peer)
+        return 0 if pulse is None else pulse.heard_us - pulse.steady_since_us
+
+    def watch(self, peers: Set[PeerId], *, now_us: int) -> list[Effect]:
+        """Let the links with `peers`, and no others, carry a heartbeat a second."""
+        if peers == self._watched:
+            return []
+        self._watched = peers
+        for peer, pulse in self._pulses.items():
+            pulse.due_us = pulse.beaten_us + self._pause_us(peer)
+        return self._timer(now_us)
+
     def on_heartbeat_due(self, *, now_us: int) -> list[Effect]:
-        """Ask those who are due again, or hang up after too long a silence."""
-        self._is_timer_set = False
-        until_us = now_us + EARLY_US_MAX
-        due = list(takewhile(lambda item: item[1].due_us <= until_us, self._pulses.items()))
-        effects = [self._beat(peer, pulse, now_us=now_us) for peer, pulse in due]
+        """Tell those who are due that this device is there, or hang up after too long a silence."""
+        if self._timer_due_us is not None:
+            self.on_stood_still(now_us - self._timer_due_us, now_us=now_us)
+            self._timer_due_us = None
+        effects: list[Effect] = []
+        for peer, pulse in list(self._pulses.items()):
+            if pulse.due_us <= now_us + EARLY_US_MAX:
+                effects.append(self._beat_or_hang_up(peer, pulse, now_us=now_us))
         return effects + self._timer(now_us)
 
-    def _beat(self, peer: PeerId, pulse: _Pulse, *, now_us: int) -> Effect:
-        del self._pulses[peer]
-        late_us = max(0, now_us - pulse.due_us)
-        pulse.heard_us = min(now_us, pulse.heard_us + late_us)
+    def on_stood_still(self, late_us: int, *, now_us: int) -> None:
+        """Do not take time that this device did not live through for silence."""
+        for pulse in self._pulses.values():
+            pulse.heard_us = min(now_us, pulse.heard_us + max(0, late_us))
+
+    def _beat_or_hang_up(self, peer: PeerId, pulse: _Pulse, *, now_us: int) -> Effect:
         silence_us = now_us - pulse.heard_us
         if silence_us > SILENCE_US_MAX:
+            del self._pulses[peer]
             return Hangup(peer, f"silent for {silence_us // 1_000_000} s")
-        return self._ask(peer, pulse, now_us=now_us)
+        return self._beat(peer, pulse, now_us=now_us)
 
-    def _ask(self, peer: PeerId, pulse: _Pulse, *, now_us: int) -> Effect:
+    def _beat(self, peer: PeerId, pulse: _Pulse, *, now_us: int) -> Effect:
+        pulse.beaten_us = now_us
+        pulse.due_us = now_us + self._pause_us(peer)
+        if pulse.token_due_us > now_us + EARLY_US_MAX:
+            return Send(peer, Heartbeat())
+        pulse.token_due_us = now_us + ROUND_TRIP_EVERY_US
         token = self.rng.getrandbits(63)
         pulse.asked_us[token] = now_us
         if len(pulse.asked_us) > UNANSWERED_MAX:
             del pulse.asked_us[next(iter(pulse.asked_us))]
-        pulse.due_us = now_us + HEARTBEAT_EVERY_US
-        self._pulses[peer] = pulse
         return Send(peer, Heartbeat(token=token))
 
+    def _pause_us(self, peer: PeerId) -> int:
+        return WATCHED_EVERY_US if peer in self._watched else UNWATCHED_EVERY_US
+
     def _timer(self, now_us: int) -> list[Effect]:
-        """Set the timer for whoever is due first, if there is anybody and it is not set."""
-        if self._is_timer_set or not self._pulses:
+        """Set the timer for whoever is due first, unless it is set for then or before."""
+        if not self._pulses:
             return []
-        self._is_timer_set = True
-        first = next(iter(self._pulses.values()))
-        return [SetTimer(HeartbeatDue(), max(1, first.due_us - now_us))]
+        due_us = max(now_us + 1, min(pulse.due_us for pulse in self._pulses.values()))
+        if self._timer_due_us is not None and self._timer_due_us <= due_us:
+            return []
+        self._timer_due_us = due_us
+        return [SetTimer(HeartbeatDue(), due_us - now_us)]
 
     def on_heartbeat(self, peer: PeerId, heartbeat: Heartbeat) -> list[Effect]:
-        """Answer."""
+        """Answer, if an answer is wanted."""
+        if heartbeat.token is None:
+            return []
         return [Send(peer, HeartbeatAcknowledged(token=heartbeat.token))]
 
     def on_acknowledged(

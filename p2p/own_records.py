@@ -19,7 +19,7 @@ from telemetry.publication import Published, is_publication_due
 from telemetry.sample import Sample
 from wire.effects import Effect, Persist, Row, SetTimer, Trace
 from wire.ids import PeerId
-from wire.records import Capabilities, Presence, Record, RecordKind
+from wire.records import Capabilities, Presence, Record, RecordKind, Watch
 from wire.signed import Signed, Signer, encode_body, sign
 
 INCARNATION_ROW = "incarnation"
@@ -57,6 +57,7 @@ class OwnRecords:
     presence: Presence
     incarnation: int = 0
     sample: Sample = field(default_factory=Sample)
+    watch: Watch | None = None
     _signing: int = 0  # the incarnation that is durable, 0 before the first
     _counter: int = 0
     _heard: int = 0
@@ -83,6 +84,8 @@ class OwnRecords:
                 now_us,
             ),
         ]
+        if self.watch is not None:
+            records.append(self._record(RecordKind.WATCH, encode_body(self.watch), now_us))
         if self._published is not None:
             records.append(self._record(RecordKind.TELEMETRY, encode_body(self.sample), now_us))
         return tuple(records)
@@ -129,6 +132,13 @@ class OwnRecords:
         ):
             return ()
         return (self.telemetry(sample, now_us=now_us),)
+
+    def on_watch(self, watch: Watch, *, now_us: int) -> tuple[Signed[Record], ...]:
+        """Say who observes this device and whom it does not hear: later, if nothing is durable."""
+        self.watch = watch
+        if not self._is_durable:
+            return ()
+        return (self._record(RecordKind.WATCH, encode_body(watch), now_us),)
 
     def telemetry(self, sample: Sample, *, now_us: int) -> Signed[Record]:
         """Return `sample` signed, as the newest telemetry of this device.

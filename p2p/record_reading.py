@@ -17,13 +17,15 @@ from wire.records import (
     Presence,
     Record,
     RecordKind,
+    Watch,
     decode_capabilities,
     decode_presence,
+    decode_watch,
 )
 from wire.signed import Signed
 
 CapabilityKeys: TypeAlias = frozenset[str]
-RecordBody: TypeAlias = Presence | CapabilityKeys | Sample
+RecordBody: TypeAlias = Presence | CapabilityKeys | Sample | Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +61,7 @@ def _decode(record: Record) -> RecordBody:
             return decode_presence(record.body)
         case RecordKind.CAPABILITIES:
             return frozenset(decode_capabilities(record.body).keys)
+        case RecordKind.WATCH:
+            return decode_watch(record.body)
         case _:
             return decode_sample(record.body)

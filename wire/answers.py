@@ -31,8 +31,8 @@ class PeerView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peer"
     did: str
     name: str
     is_self: bool
-    state: str  # self, linked, known, left
-    reason: str | None  # why it is not linked
+    state: str  # self, linked, known, unreachable, degraded, dead, left
+    reason: str | None  # why it is not self or linked
     node_type: str
     region: str
     roles: list[str]

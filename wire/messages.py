@@ -80,16 +80,16 @@ class LinkRefused(Struct, frozen=True, kw_only=True):
     detail: Reason = ""
 
 
-class Heartbeat(Struct, frozen=True, kw_only=True):
-    """Are you there? Sent when nothing else went to the peer for a while."""
+class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """I am here. With a token: answer it, so that the sender learns the round trip."""
 
     TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
 
-    token: Token
+    token: Token | None = None
 
 
 class HeartbeatAcknowledged(Struct, frozen=True, kw_only=True):
-    """I am; the token tells which heartbeat, so the sender knows the round trip."""
+    """The answer to a heartbeat with this token."""
 
     TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
 

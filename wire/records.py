@@ -20,6 +20,8 @@ from wire.text import Name, NameOrNothing
 RECORD_BYTES_MAX = 8 * 1024
 CAPABILITIES_MAX = 128
 PROFILES_MAX = 8
+OBSERVERS_MAX = 8
+SILENT_MAX = 64
 
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
@@ -30,6 +32,7 @@ class RecordKind(enum.StrEnum):
     PRESENCE = "presence"
     CAPABILITIES = "capabilities"
     TELEMETRY = "telemetry"
+    WATCH = "watch"
 
 
 KNOWN_KINDS: frozenset[str] = frozenset(RecordKind)
@@ -88,6 +91,17 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     keys: Annotated[tuple[CapabilityKey, ...], Meta(max_length=CAPABILITIES_MAX)] = ()
 
 
+class Watch(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Who observes a device, and whom of those that it observes itself it does not hear, sorted.
+
+    Observers and subjects as in Rapid (Suresh et al. 2018, *Stable and Consistent Membership at
+    Scale with Rapid*, section 3), but the subject chooses its observers, among its links.
+    """
+
+    observers: Annotated[tuple[PeerId, ...], Meta(max_length=OBSERVERS_MAX)] = ()
+    silent: Annotated[tuple[PeerId, ...], Meta(max_length=SILENT_MAX)] = ()
+
+
 def decode_presence(body: bytes) -> Presence:
     """Return the presence in a record's body. Raises MalformedFrame."""
     return decode_strictly(_presence, body, "presence")
@@ -98,5 +112,11 @@ def decode_capabilities(body: bytes) -> Capabilities:
     return decode_strictly(_capabilities, body, "capabilities")
 
 
+def decode_watch(body: bytes) -> Watch:
+    """Return the watch in a record's body. Raises MalformedFrame."""
+    return decode_strictly(_watch, body, "watch")
+
+
 _presence = msgspec.msgpack.Decoder(Presence)
 _capabilities = msgspec.msgpack.Decoder(Capabilities)
+_watch = msgspec.msgpack.Decoder(Watch)

@@ -12,6 +12,7 @@ from support.records import capabilities_of, directory_of, presence_of, telemetr
 from meshd.views import CLOSEST_MAX, PeerViews, breaker_reason
 from p2p.directory import Member
 from p2p.overlay import Overlay
+from p2p.verdicts import Verdicts
 from scheduler.standing import Standings
 from telemetry.breaker import Breaker, BreakerConfig
 from telemetry.measurement import Measured, Measurements
@@ -46,6 +47,9 @@ class Bench:
             links=self.links,
             overlay=self.overlay,
             standings=self.standings,
+            verdicts=Verdicts(
+                own=OWN.peer, directory=self.directory, is_linked=self.links.__contains__
+            ),
             own_breaker=self.own_breaker,
         )
 

@@ -23,13 +23,14 @@ from telemetry.publication import INTERVAL_US_MIN, REFRESH_US_MIN
 from telemetry.sample import Sample
 from wire.codec import Decoder
 from wire.effects import Effect, Persist, SetTimer
-from wire.ids import StoreId
+from wire.ids import PeerId, StoreId
 from wire.keys import Ed25519Verifier
 from wire.records import (
     Presence,
     ProtocolRange,
     Record,
     RecordKind,
+    Watch,
     decode_capabilities,
     decode_presence,
 )
@@ -194,12 +195,21 @@ def test_old_words_are_no_news() -> None:
     assert bench.own.incarnation == 5
 
 
-def test_telemetry_is_signed_again_under_the_higher_incarnation() -> None:
+def test_all_that_was_said_is_signed_again_under_the_higher_incarnation() -> None:
     bench = Bench()
     bench.write()
     bench.sample(3)
+    bench.own.on_watch(Watch(observers=(PeerId(b"p" * 32),)), now_us=bench.now_us)
     bench.hear(4, 1)
-    assert kinds(bench.write()) == list(RecordKind)
+    assert sorted(kinds(bench.write())) == sorted(RecordKind)
+
+
+def test_a_watch_waits_for_the_incarnation_that_is_not_durable_yet() -> None:
+    bench = Bench()
+    assert bench.own.on_watch(Watch(), now_us=bench.now_us) == ()
+    assert RecordKind.WATCH in kinds(bench.write())
+    [signed] = bench.own.on_watch(Watch(), now_us=bench.now_us)
+    assert signed.body.kind == RecordKind.WATCH
 
 
 def test_a_write_that_was_overtaken_signs_nothing() -> None:

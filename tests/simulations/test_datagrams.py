@@ -43,7 +43,7 @@ def send_many(here: Stage) -> list[int]:
 
 def arrived(here: Stage) -> list[int]:
     return [
-        event.message.token
+        event.message.token or 0
         for event in here.nodes[1].events()
         if isinstance(event, Received) and isinstance(event.message, Heartbeat)
     ]

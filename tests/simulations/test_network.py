@@ -34,7 +34,7 @@ def stage(network: NetworkSettings = STEADY, *, exercises_wire: bool = False) ->
     return set_up
 
 
-def tokens(of: Stage, node: int) -> list[int]:
+def tokens(of: Stage, node: int) -> list[int | None]:
     return [
         event.message.token
         for event in of.nodes[node].events()

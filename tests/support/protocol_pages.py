@@ -20,7 +20,7 @@ from wire.blobs import Manifest
 from wire.content import Invocation
 from wire.membership import JOIN_MESSAGES, Certificate, Genesis, Invitation, Removal
 from wire.messages import MESSAGES
-from wire.records import Capabilities, Presence, Record
+from wire.records import Capabilities, Presence, Record, Watch
 from wire.signed import Signed
 from wire.tasks import Contract, Lease, Receipt, Result, ResultRoot, Task, Vote
 from wire.text import CAPABILITY_PATTERN, NAME_PATTERN, VISIBLE_ASCII_PATTERN
@@ -30,7 +30,7 @@ PAGES = Path(__file__).parent.parent.parent / "docs" / "protocol"
 SIGNED_BODIES = (Genesis, Certificate, Removal, Record, Contract, Lease, ResultRoot, Vote)
 PLAIN_BODIES = (
     *(Task, Result, Receipt, Invocation, Invitation),
-    *(Presence, Capabilities, Sample, Gpu, Manifest),
+    *(Presence, Capabilities, Watch, Sample, Gpu, Manifest),
 )
 _PATTERNS = {NAME_PATTERN: "name", CAPABILITY_PATTERN: "capability", VISIBLE_ASCII_PATTERN: "ASCII"}
 _MARKED = re.compile(r"(<!-- (\w+)(?:: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -130,7 +130,7 @@ class BeatingNode:
             case TimerDue():
                 beats = [Send(peer, Heartbeat(token=1)) for peer in sorted(self._links)]
                 return [*beats, SetTimer("beat", BEAT_EVERY_US)]
-            case Received(peer, Heartbeat(token=token)):
+            case Received(peer, Heartbeat(token=int(token))):
                 self._count += 1
                 row = Row("beats", b"own", BeatRow(self._count))
                 return [Persist((row,), (Send(peer, HeartbeatAcknowledged(token=token)),))]

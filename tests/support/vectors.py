@@ -321,6 +321,7 @@ def frames() -> dict[str, object]:
         "about": "whole frames, without the length that a stream puts before each",
         "hello": codec.encode(hello).hex(),
         "heartbeat": codec.encode(Heartbeat(token=1)).hex(),
+        "heartbeat that wants no answer": codec.encode(Heartbeat()).hex(),
         "offer_rejected": codec.encode(rejected).hex(),
         "unknown_tag": (b"\1" + encode_envelope("probe", b"\xc1")).hex(),
         "malformed": {
