@@ -81,3 +81,18 @@ def test_whom_the_dht_names_is_not_believed_unless_it_says_so_itself() -> None:
 def test_whoever_is_named_for_what_it_does_not_provide_breaks_an_invariant() -> None:
     with pytest.raises(InvariantBroken, match="S12: device-3 names device-2 for label:device=2"):
         poisoned(0)
+
+
+def test_nobody_is_promised_to_be_told_by_a_liar() -> None:
+    plan = Plan(
+        seed=5,
+        node_count=3,
+        steps=(
+            Submit(at_us=3 * US_PER_S, node=1, count=24, work_us=3 * US_PER_S),
+            Lie(at_us=5 * US_PER_S, node=1, how=Falsehood.NO_RESULT, for_us=US_PER_S),
+        ),
+    )
+    runner = Runner(plan, MESH_NODE, repeat_with="this test")
+    report = runner.run()
+    assert report.accepted_count == 0  # as the checks count
+    assert [follower.is_done for follower in runner.errands.followers.values()] == [False]
