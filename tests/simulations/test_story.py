@@ -7,7 +7,13 @@ from support.told import S, Telling, peer
 
 from simulations.device_life import Condition
 from simulations.fault_shape import devices_text, shape_of
+from simulations.mesh_node import MESH_NODE
+from simulations.runs import carry_out
+from simulations.scenarios import scenario
 from simulations.story import story_of
+from simulations.svg import svg_of
+from simulations.timeline import Title, timeline
+from simulations.trace_lines import trace_lines
 
 
 def test_a_device_counts_those_it_is_linked_to_and_none_once_it_is_down() -> None:
@@ -185,3 +191,15 @@ def test_many_devices_are_told_as_ranges_or_counted() -> None:
     assert devices_text([3, 1, 2, 7, 8]) == "1-3, 7, 8"
     assert devices_text(range(0, 40, 2)) == "20 devices"
     assert devices_text([]) == ""
+
+
+def test_a_real_suspend_is_in_the_story_and_in_the_picture() -> None:
+    run = carry_out(scenario("suspended-laptop").plan(0), MESH_NODE, repeat_with="this test")
+    lines = list(trace_lines(run.lines))
+    conditions = [
+        [stretch.condition for stretch in device.stretches]
+        for device in story_of(lines).devices.values()
+    ]
+    assert [Condition.RUNNING, Condition.SUSPENDED, Condition.RUNNING] in conditions
+    title = Title(scenario="suspended-laptop", seed=0, digest=run.report.digest)
+    assert "device suspended" in svg_of(timeline(lines, title))
