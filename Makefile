@@ -17,7 +17,7 @@ INTEROP_STAMP := tests/interop/node_modules/.setup-done
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim demo lock clean
+.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership demo lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +67,9 @@ digests: $(STAMP)  ## Run one seed with every supported Python and hash seed fou
 
 bench-sim: $(STAMP)  ## Measure how fast the simulator is, and how its cost grows
 	"$(VENV)/bin/python" benchmarks/simulator.py
+
+bench-membership: $(STAMP)  ## Compare membership with SWIM + Lifeguard, simulated (hours; QUICK=1: few seeds)
+	$(RUN) benchmarks.membership $(if $(QUICK),--quick)
 
 demo: $(STAMP)  ## Start three daemons, run real work on them, verify every receipt, stop them
 	"$(VENV)/bin/python" examples/demo.py

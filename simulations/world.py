@@ -37,7 +37,7 @@ from simulations.paths import NetworkSettings
 from simulations.seeds import derived_bytes
 from simulations.steps import Falsehood
 from simulations.submission import Work, submit_command
-from simulations.trace import WORLD, Field, TraceLog, summary
+from simulations.trace import WORLD, Field, TraceLevel, TraceLog, summary
 from wire.answers import Answer
 from wire.commands import Command
 from wire.effects import Answer as AnswerEffect
@@ -69,6 +69,7 @@ class WorldSettings(Struct, frozen=True, kw_only=True):
     roles: dict[int, tuple[Role, ...]] = {}  # of all others: ALL_ROLES
     liars: tuple[int, ...] = ()  # devices whose nodes are wrapped so that they can lie
     exercises_wire: bool = False
+    trace: TraceLevel = TraceLevel.FULL
     events_per_node_second_max: int = 5_000
     repeat_with: str = "no command was given"
 
@@ -104,7 +105,7 @@ class World:
     def __init__(self, settings: WorldSettings, blueprint: Blueprint) -> None:
         self.settings = settings
         self.engine = Engine()
-        self.trace = TraceLog()
+        self.trace = TraceLog(settings.trace)
         maker = Ed25519Maker() if settings.exercises_wire else StandInMaker()
         carrier = OverTheWire(maker.verifier) if settings.exercises_wire else ByReference()
         self.network = Network(self.engine, settings.network, seed=settings.seed, carrier=carrier)

@@ -1,0 +1,206 @@
+"""The node that ships on simulated hosts, as the scenarios want a mesh.
+
+Links are streams; each message costs the CPU that was measured (`simulations.cpu`). What a node
+believes is read from it, which is the only thing here that knows its parts (`believed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from benchmarks.membership.mesh import Change, MeshSettings, NodePair, Traffic, View
+from meshd.node import MeshNode
+from simulations.checks import Budget
+from simulations.cpu import CpuCosts
+from simulations.device import HostSettings
+from simulations.discovery import Discovery
+from simulations.disk import DiskFate
+from simulations.host import SimulatedHost
+from simulations.mesh_node import MESH_NODE
+from simulations.trace import TraceLevel
+from simulations.world import World, WorldSettings
+from wire.effects import Effect
+from wire.events import Event, PublishedReceived, Received
+from wire.ids import PeerId
+from wire.messages import RecordsGiven
+
+BUDGET = Budget(sends_per_second_max=1_000_000, bytes_per_second_max=1 << 40)
+# What surrounds a frame that travels alone: Noise (length and tag), Yamux, TCP and IPv4.
+FRAME_WIRE_BYTES = 2 + 16 + 12 + 52
+ADDRESS_TAKEN = "/ip4/11.{}.{}.{}/tcp/4001"
+
+
+def believed(node: MeshNode, subject: PeerId) -> View:
+    """Return what a node believes of another device."""
+    member = node.directory.get(subject)
+    if member is None or member.has_left:
+        return View.UNKNOWN
+    is_dead = getattr(node.directory, "is_dead", None)
+    if is_dead is not None and is_dead(subject):
+        return View.DEAD
+    return View.ALIVE
+
+
+class MeshdMesh:
+    """Devices of one run; a `benchmarks.membership.mesh.Mesh`."""
+
+    def __init__(self, settings: MeshSettings) -> None:
+        self._settings = settings
+        host = HostSettings(cpu=CpuCosts(), samples=settings.has_telemetry)
+        self._world = World(
+            WorldSettings(
+                seed=settings.seed,
+                node_count=settings.node_count,
+                network=settings.network(),
+                host=host,
+                budget=BUDGET,
+                discovery=Discovery.SEEDS,
+                trace=TraceLevel.OFF,
+                events_per_node_second_max=20_000,
+            ),
+            MESH_NODE,
+        )
+        self._frame_bytes = self._frames_count = 0
+        self._records_count = self._new_records_count = 0
+        self._changes: list[Change] = []
+        self._watches_count = 0
+        self._seen: dict[int, list[View]] = {}
+        self._has_started: set[int] = set()
+        self._peers = [host.peer for host in self._world.hosts]
+        self._world.network.on_sent = self._count_frame
+        self._world.hosts[0].around.observers.append(self)
+
+    @property
+    def now_us(self) -> int:
+        """The time since the run began."""
+        return self._world.engine.now_us
+
+    @property
+    def node_count(self) -> int:
+        """How many devices there are, running or not."""
+        return len(self._world.hosts)
+
+    # What befalls devices.
+
+    def start(self, nodes: Iterable[int]) -> None:
+        """Start devices: the first time they know two others, later what their disks hold."""
+        for node in nodes:
+            if node in self._has_started:
+                self._world.hosts[node].start()
+            else:
+                self._has_started.add(node)
+                self._world.start(node)
+
+    def crash(self, nodes: Iterable[int]) -> None:
+        """End devices as a power cut does; what is durable stays."""
+        for node in nodes:
+            self._world.crash(node, DiskFate.LOSE_UNSYNCED)
+
+    def freeze(self, nodes: Iterable[int]) -> None:
+        """Let processes stall."""
+        for node in nodes:
+            self._world.freeze(node)
+
+    def thaw(self, nodes: Iterable[int]) -> None:
+        """Let them go on."""
+        for node in nodes:
+            self._world.thaw(node)
+
+    def move(self, node: int) -> None:
+        """Give a device another address, in another network."""
+        address = ADDRESS_TAKEN.format(node >> 16, node >> 8 & 255, node & 255)
+        self._world.hosts[node].addresses = (address,)
+
+    def cut(self, pairs: Sequence[NodePair]) -> None:
+        """Lose what is sent from the first to the second of each pair."""
+        self._world.cut_pairs(pairs)
+
+    def heal(self) -> None:
+        """End all cuts."""
+        self._world.heal()
+
+    def run_for(self, duration_us: int) -> None:
+        """Let time pass."""
+        self._world.run_for(duration_us)
+
+    # What is measured.
+
+    def view(self, observer: int, subject: int) -> View:
+        """Return what a running device believes of another."""
+        return believed(self._node(observer), self._peers[subject])
+
+    def watch(self, *, every_us: int) -> list[Change]:
+        """Return the list of changes from now on, found by looking at all views that often."""
+        self._changes = []
+        self._watches_count += 1
+        self._seen = {observer: self._views_of(observer) for observer in self._running()}
+        self._look_again(self._watches_count, every_us)
+        return self._changes
+
+    def _look_again(self, watch: int, every_us: int) -> None:
+        self._world.engine.after(every_us, partial(self._look, watch, every_us))
+
+    def _look(self, watch: int, every_us: int) -> None:
+        if watch != self._watches_count:
+            return  # another watch has begun
+        for observer in self._running():
+            views, before = self._views_of(observer), self._seen.get(observer)
+            if views != before:
+                self._note(observer, before or [View.UNKNOWN] * len(views), views)
+                self._seen[observer] = views
+        self._look_again(watch, every_us)
+
+    def _note(self, observer: int, before: list[View], after: list[View]) -> None:
+        for subject, (old, new) in enumerate(zip(before, after, strict=True)):
+            if old is not new and observer != subject:
+                self._changes.append(Change(self.now_us, observer, subject, old, new))
+
+    def _running(self) -> list[int]:
+        return [host.index for host in self._world.hosts if host.is_running]
+
+    def _views_of(self, observer: int) -> list[View]:
+        node = self._node(observer)
+        return [believed(node, peer) for peer in self._peers]
+
+    def _node(self, index: int) -> MeshNode:
+        node = self._world.hosts[index].node()
+        assert isinstance(node, MeshNode)  # noqa: S101 - MESH_NODE makes no other
+        return node
+
+    def traffic(self) -> Traffic:
+        """Return what was sent since the run began, which on streams is what is received."""
+        wire_bytes = self._frame_bytes + FRAME_WIRE_BYTES * self._frames_count
+        return Traffic(
+            frame_bytes=self._frame_bytes,
+            wire_bytes=wire_bytes,
+            records_count=self._records_count,
+            new_records_count=self._new_records_count,
+        )
+
+    def _count_frame(self, origin: PeerId, size_bytes: int) -> None:
+        self._frame_bytes += size_bytes
+        self._frames_count += 1
+
+    # As an observer of the devices.
+
+    def saw_event(self, host: SimulatedHost, event: Event) -> None:
+        """Count the records that come, and those that are news."""
+        match event:
+            case Received(message=RecordsGiven() as given):
+                self._count_records(host, given)
+            case PublishedReceived(message=RecordsGiven() as given):
+                self._count_records(host, given)
+
+    def _count_records(self, host: SimulatedHost, given: RecordsGiven) -> None:
+        node = self._node(host.index)
+        for signed in given.records:
+            record = signed.body
+            held = node.directory.record(record.owner, record.kind)
+            version = (record.incarnation, record.counter)
+            is_new = held is None or (held.body.incarnation, held.body.counter) < version
+            self._records_count += 1
+            self._new_records_count += is_new
+
+    def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
+        """Nothing to do."""

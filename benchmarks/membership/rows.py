@@ -1,0 +1,211 @@
+"""The rows of the table: scenario, size, bar, seeds, and how its seeds become one figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.membership import scenarios
+from benchmarks.membership.mesh import US_PER_S
+from benchmarks.membership.scenarios import Outcome, Scenario
+
+ROUND = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table for each protocol. Seeds are 1 to `seeds_count`."""
+
+    name: str
+    scenario: Scenario
+    node_count: int
+    seeds_count: int
+    quick_seeds_count: int
+    bar: str
+    unit: str
+    is_p99: bool = False  # else the worst seed is the figure
+    loss_permille: int = 10
+    has_telemetry: bool = True
+    is_for_swim: bool = True
+
+
+ROWS = (
+    Row(
+        name="crash seen by all",
+        scenario=scenarios.crash_seen_by_all,
+        node_count=100,
+        seeds_count=100,
+        quick_seeds_count=3,
+        bar="3.5 s",
+        unit="s p99",
+        is_p99=True,
+    ),
+    Row(
+        name="crash seen by all",
+        scenario=scenarios.crash_seen_by_all,
+        node_count=1_000,
+        seeds_count=10,
+        quick_seeds_count=1,
+        bar="6 s",
+        unit="s p99",
+        is_p99=True,
+    ),
+    Row(
+        name="false deaths in an hour, 1 % loss",
+        scenario=scenarios.false_deaths,
+        node_count=100,
+        seeds_count=5,
+        quick_seeds_count=1,
+        bar="0",
+        unit="",
+    ),
+    Row(
+        name="false deaths in an hour, 10 % loss",
+        scenario=scenarios.false_deaths,
+        node_count=100,
+        seeds_count=5,
+        quick_seeds_count=1,
+        bar="0",
+        unit="",
+        loss_permille=100,
+    ),
+    Row(
+        name="10 frozen: healthy declared dead",
+        scenario=scenarios.frozen,
+        node_count=100,
+        seeds_count=100,
+        quick_seeds_count=3,
+        bar="0; 990",
+        unit="",
+    ),
+    Row(
+        name="half-cut node: others declared dead",
+        scenario=scenarios.half_cut,
+        node_count=100,
+        seeds_count=100,
+        quick_seeds_count=3,
+        bar="0",
+        unit="",
+    ),
+    Row(
+        name="healed after 20 s",
+        scenario=scenarios.healed_after(20 * US_PER_S),
+        node_count=100,
+        seeds_count=100,
+        quick_seeds_count=3,
+        bar="5 s",
+        unit="s",
+    ),
+    Row(
+        name="healed after 20 s",
+        scenario=scenarios.healed_after(20 * US_PER_S),
+        node_count=1_000,
+        seeds_count=10,
+        quick_seeds_count=1,
+        bar="10 s",
+        unit="s",
+    ),
+    Row(
+        name="healed after 10 min",
+        scenario=scenarios.healed_after(600 * US_PER_S),
+        node_count=100,
+        seeds_count=10,
+        quick_seeds_count=1,
+        bar="5 s",
+        unit="s",
+    ),
+    Row(
+        name="healed after 10 min",
+        scenario=scenarios.healed_after(600 * US_PER_S),
+        node_count=1_000,
+        seeds_count=2,
+        quick_seeds_count=1,
+        bar="10 s",
+        unit="s",
+    ),
+    Row(
+        name="all down, back on new addresses",
+        scenario=scenarios.all_down_and_back,
+        node_count=100,
+        seeds_count=100,
+        quick_seeds_count=3,
+        bar="10 s",
+        unit="s",
+    ),
+    Row(
+        name="join storm of 100",
+        scenario=scenarios.join_storm,
+        node_count=101,
+        seeds_count=100,
+        quick_seeds_count=3,
+        bar="1.5 s",
+        unit="s",
+    ),
+    Row(
+        name="idle, with telemetry",
+        scenario=scenarios.idle_cost,
+        node_count=100,
+        seeds_count=10,
+        quick_seeds_count=1,
+        bar="30 kbit/s; 2",
+        unit="kbit/s",
+        is_for_swim=False,
+    ),
+    Row(
+        name="idle, without telemetry",
+        scenario=scenarios.idle_cost,
+        node_count=100,
+        seeds_count=10,
+        quick_seeds_count=1,
+        bar="6 kbit/s",
+        unit="kbit/s",
+        has_telemetry=False,
+    ),
+    Row(
+        name="idle, with telemetry",
+        scenario=scenarios.idle_cost,
+        node_count=1_000,
+        seeds_count=2,
+        quick_seeds_count=1,
+        bar="60 kbit/s",
+        unit="kbit/s",
+        is_for_swim=False,
+    ),
+)
+
+
+def p99(samples: Sequence[float]) -> float:
+    """Return the 99th percentile, nearest rank."""
+    ordered = sorted(samples)
+    return ordered[math.ceil(0.99 * len(ordered)) - 1]
+
+
+def figure(row: Row, outcomes: Sequence[Outcome]) -> float:
+    """Return the figure of a row over its seeds."""
+    samples = [sample for outcome in outcomes for sample in outcome.samples]
+    return p99(samples) if row.is_p99 else max(samples)
+
+
+def worst_seed(outcomes: Sequence[Outcome]) -> int:
+    """Return the seed with the worst sample, counted from 1."""
+    worst = max(range(len(outcomes)), key=lambda index: max(outcomes[index].samples))
+    return worst + 1
+
+
+def beside(outcomes: Sequence[Outcome]) -> str:
+    """Return what is told beside the figure: of each value the worst seed's."""
+    names = sorted({name for outcome in outcomes for name in outcome.beside})
+    worst = {name: max(outcome.beside.get(name, 0) for outcome in outcomes) for name in names}
+    return ", ".join(f"{name} {_number(value)}" for name, value in worst.items())
+
+
+def shown(row: Row, value: float) -> str:
+    """Return a figure with its unit."""
+    if math.isinf(value):
+        return "not in time"
+    return f"{_number(value)} {row.unit}".strip()
+
+
+def _number(value: float) -> str:
+    return f"{round(value, ROUND):g}"

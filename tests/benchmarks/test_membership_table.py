@@ -1,0 +1,86 @@
+"""The table of membership: both protocols are measured alike, and the rows say what they should."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.membership import scenarios
+from benchmarks.membership.jobs import PROTOCOLS, Job, run
+from benchmarks.membership.mesh import US_PER_S, MeshSettings, View
+from benchmarks.membership.rows import ROWS, Row, beside, figure, p99, shown, worst_seed
+from benchmarks.membership.scenarios import NEVER, Outcome, Scenario
+
+ROW = Row(
+    name="any",
+    scenario=scenarios.join_storm,
+    node_count=3,
+    seeds_count=1,
+    quick_seeds_count=1,
+    bar="1 s",
+    unit="s",
+)
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_a_mesh_of_either_protocol_becomes_full_and_costs_bytes(protocol: str) -> None:
+    mesh = PROTOCOLS[protocol](MeshSettings(seed=1, node_count=6))
+    changes = mesh.watch(every_us=50_000)
+    mesh.start(range(6))
+    mesh.run_for(10 * US_PER_S)
+    pairs = [(one, other) for one in range(6) for other in range(6) if one != other]
+    assert {mesh.view(*pair) for pair in pairs} == {View.ALIVE}
+    assert {(one.observer, one.subject) for one in changes} == set(pairs)
+    traffic = mesh.traffic()
+    assert 0 < traffic.frame_bytes < traffic.wire_bytes
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_all_come_back_from_a_power_cut_with_one_address_left(protocol: str) -> None:
+    mesh = PROTOCOLS[protocol](MeshSettings(seed=1, node_count=5))
+    outcome = scenarios.all_down_and_back(mesh, 1)
+    assert 0 < outcome.samples[0] < NEVER
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [scenarios.crash_seen_by_all, scenarios.half_cut, scenarios.healed_after(20 * US_PER_S)],
+)
+def test_a_scenario_measures_plain_swim(scenario: Scenario) -> None:
+    mesh = PROTOCOLS["swim"](MeshSettings(seed=2, node_count=20))
+    outcome = scenario(mesh, 2)
+    assert outcome.samples
+    assert all(0 <= sample < NEVER for sample in outcome.samples)
+
+
+def test_nodes_that_stall_are_declared_dead_by_plain_swim_and_counted() -> None:
+    mesh = PROTOCOLS["swim"](MeshSettings(seed=1, node_count=30))
+    outcome = scenarios.frozen(mesh, 1)
+    assert outcome.beside["state changes about the frozen"] > 0
+    assert outcome.beside["degraded views"] > 0
+
+
+def test_the_figure_is_the_p99_over_all_samples_or_the_worst_seed() -> None:
+    outcomes = [
+        Outcome(samples=tuple(range(100)), beside={"wrong": 1}),
+        Outcome(samples=tuple(range(100, 200)), beside={"wrong": 0, "copies": 1.5}),
+    ]
+    assert p99(range(1, 201)) == 198
+    assert figure(ROW, outcomes) == 199
+    assert worst_seed(outcomes) == 2
+    assert beside(outcomes) == "copies 1.5, wrong 1"
+    assert shown(ROW, 1.234) == "1.23 s"
+    assert shown(ROW, math.inf) == "not in time"
+
+
+def test_what_never_happened_is_the_worst_figure() -> None:
+    assert figure(ROW, [Outcome(samples=(1.0,)), Outcome(samples=(NEVER,))]) == NEVER
+
+
+def test_every_row_has_seeds_and_a_job_runs_one_of_them() -> None:
+    assert all(0 < row.quick_seeds_count <= row.seeds_count for row in ROWS)
+    number = next(number for number, row in enumerate(ROWS) if row.name.startswith("join storm"))
+    outcome, seconds = run(Job(number, "swim", 1))
+    assert outcome.samples[0] < 10
+    assert seconds > 0
