@@ -21,6 +21,7 @@ from scheduler.stewardship import Stewardship
 from scheduler.waiting import TURNS_MAX, WaitingBatches
 from wire.effects import Effect, Send, SetTimer
 from wire.ids import PeerId
+from wire.membership import Role
 from wire.messages import Offer as OfferMessage
 from wire.messages import OfferAccepted, OfferRejected, OfferReleased
 
@@ -184,7 +185,8 @@ class Dispatch:
             return effects
         executor = best.candidate.peer
         indices = tuple(one for one in placement.indices if batch.progress[one].is_waiting)
-        if not indices or not self.standings.allows_work(executor) or self.office.is_stopping:
+        is_willing = self.standings.allows_work(executor) and not self.office.is_stopping
+        if not indices or not is_willing or not self.office.may(executor, Role.EXECUTOR):
             return effects + _released(offer, placement)
         indices = indices[: best.tasks_count]
         return effects + self.leasing.grant(offer, batch, executor, indices, now_us=now_us)

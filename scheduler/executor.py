@@ -180,6 +180,14 @@ class Executor:
             raise MalformedFrame("the tasks are not those of the lease")
         return tasks
 
+    def on_devices_removed(self, removed: frozenset[PeerId], *, now_us: int) -> list[Effect]:
+        """Stewards are out of the mesh: stop working for them, and keep no results for them."""
+        effects = self._results.on_devices_removed(removed)
+        for held in self._held.all():
+            if held.steward in removed:
+                effects += self._held.drop(held, tuple(held.tasks), now_us=now_us)
+        return effects
+
     # --- runs and results -------------------------------------------------------------------
 
     def on_executed(self, executed: Executed, *, now_us: int) -> list[Effect]:

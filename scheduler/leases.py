@@ -69,6 +69,14 @@ class LeaseBook:
         lease = self._by_task.get((batch, index))
         return None if lease is None else (lease, self._granted[lease])
 
+    def out_to(self, executors: frozenset[PeerId]) -> list[tuple[LeaseRef, Granted]]:
+        """Return the leases that these devices hold."""
+        return [
+            (lease, granted)
+            for lease, granted in self._granted.items()
+            if granted.executor in executors
+        ]
+
     def renew(self, lease: LeaseRef, executor: PeerId, *, now_us: int) -> Granted | None:
         """Count anew; None if the lease is over."""
         granted = self.of(lease, executor)

@@ -25,6 +25,7 @@ from wire.signed import sign
 from wire.tasks import Lease, OutcomeKind
 
 RUN_OUT = "its device was not heard for a lease"
+REMOVED = "its device was removed from the mesh"
 
 # The module itself is at fault: a second device that says so, or this one, settles it.
 MODULE_FAULT_WITNESSES = 2
@@ -116,6 +117,17 @@ class Leasing:
         return self.give_back(
             ended.lease, granted, indices, ended.reason, end, is_failure=is_failure, now_us=now_us
         )
+
+    def on_devices_removed(self, removed: frozenset[PeerId], *, now_us: int) -> list[Effect]:
+        """End the leases of devices that are out of the mesh: that is no failure of their tasks."""
+        end = ProbeEnd.INCONCLUSIVE
+        return [
+            effect
+            for ref, granted in self.leases.out_to(removed)
+            for effect in self.give_back(
+                ref, granted, granted.indices, REMOVED, end, is_failure=False, now_us=now_us
+            )
+        ]
 
     def give_back(
         self,

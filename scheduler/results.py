@@ -147,6 +147,14 @@ class Results:
                 effects += self._forget(key)
         return effects
 
+    def on_devices_removed(self, removed: frozenset[PeerId]) -> list[Effect]:
+        """Forget results for stewards that are out of the mesh: nobody would settle them."""
+        self._ended = [
+            (held, result) for held, result in self._ended if held.steward not in removed
+        ]
+        keys = [key for key, one in self._unsettled.items() if one.row.steward in removed]
+        return [effect for key in keys for effect in self._forget(key)]
+
     def _keep(self, row: ResultRow) -> list[Effect]:
         lease = row.lease.body
         key = (

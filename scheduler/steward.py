@@ -237,6 +237,13 @@ class Steward:
         """An executor may have been silent for a whole lease."""
         return self._leasing.on_run_out(ends, now_us=now_us)
 
+    def on_devices_removed(self, removed: frozenset[PeerId], *, now_us: int) -> list[Effect]:
+        """Devices are out of the mesh: what they were at goes elsewhere."""
+        return [
+            *self._leasing.on_devices_removed(removed, now_us=now_us),
+            *self._verification.on_devices_removed(removed, now_us=now_us),
+        ]
+
     def on_lease_ended(self, executor: PeerId, ended: LeaseEnded, *, now_us: int) -> list[Effect]:
         """An executor gives tasks back."""
         if not ended.indices and self.leases.of(ended.lease, executor) is not None:

@@ -10,7 +10,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from scheduler.batch import Batch, Decided
-from scheduler.leasing import Leasing
+from scheduler.leasing import REMOVED, Leasing
 from scheduler.register import Register
 from scheduler.standing import Standings
 from scheduler.states import TaskEvent, TaskState
@@ -127,6 +127,29 @@ class Verification:
         if self.leasing.resume(batch, index):  # another device is at it already
             return effects + self.office.on_changed(batch, (index,))
         return effects + self.leasing.wait_again(batch, index, blamed, reason, now_us=now_us)
+
+    def on_devices_removed(self, removed: frozenset[PeerId], *, now_us: int) -> list[Effect]:
+        """Vote for no result of devices that are out of the mesh: somebody else has to run it."""
+        gone = [one for one in self._checking.values() if one.result.executor in removed]
+        gone += [one for one in self._checked if one.result.executor in removed]
+        self._checking = {
+            token: one
+            for token, one in self._checking.items()
+            if one.result.executor not in removed
+        }
+        self._checked = [one for one in self._checked if one.result.executor not in removed]
+        effects: list[Effect] = []
+        for one in gone:
+            batch, index = self.office.batch(one.result.batch), one.result.index
+            effects += self.leasing.over_without_proof(one.result.executor, one.ref, now_us=now_us)
+            if batch is None or not batch.progress[index].is_open:
+                continue
+            batch.move(index, TaskEvent.RESULT_REFUSED, REMOVED)
+            if self.leasing.resume(batch, index):  # another device is at it already
+                effects += self.office.on_changed(batch, (index,))
+            else:
+                effects += self.leasing.wait_again(batch, index, None, REMOVED, now_us=now_us)
+        return effects
 
     def on_decision_tick(self, *, now_us: int) -> list[Effect]:
         """Vote once for all results of a lease that were checked; keep their outputs."""

@@ -14,6 +14,7 @@ from scheduler.executor import Executor
 from scheduler.held_leases import HeldLeaseEnds, ProgressDue, lease_ref
 from scheduler.own_breaker import OwnBreaker
 from scheduler.results import (
+    RESULT_ROW,
     RESULT_ROWS_MAX,
     ResultRetry,
     ResultRow,
@@ -22,7 +23,7 @@ from scheduler.results import (
 from telemetry.breaker import Breaker, BreakerState
 from telemetry.sample import Sample
 from wire.content import Content
-from wire.effects import Effect, Execute, Kill, Persist, Release, RunId, Send, SetTimer
+from wire.effects import Effect, Execute, Kill, Persist, Release, Row, RunId, Send, SetTimer
 from wire.events import Executed, ExecutionFailed
 from wire.execution import ExecutionFailure, ExecutionStatus
 from wire.ids import Digest, PeerId
@@ -374,6 +375,21 @@ def test_only_its_steward_calls_a_task_off(bench: ExecutorBench) -> None:
     assert bench.executor.runs_count == 1
     assert bench.end(lease, 1) == []  # it was stopped: what it says now does not count
     assert bench.end(lease, 0) != []
+
+
+def test_nothing_is_done_or_kept_for_a_steward_that_was_removed(bench: ExecutorBench) -> None:
+    lease = bench.begin(0, 1, 2)
+    key, _, _ = bench.results(lease, 0)
+    bench.end(lease, 1)
+    nobody = bench.executor.on_devices_removed(frozenset({OTHER.peer}), now_us=bench.now_us)
+    assert nobody == []
+
+    effects = bench.executor.on_devices_removed(frozenset({STEWARD.peer}), now_us=bench.now_us)
+
+    assert killed_in(effects) == [2]
+    assert Persist((Row(RESULT_ROW, key, None),)) in effects
+    assert (bench.executor.leases_count, bench.executor.unsettled_count) == (0, 0)
+    assert bench.executor.on_results_tick() == [], "results of this tick are not signed for it"
 
 
 def test_what_could_not_run_is_given_back_with_the_reason(bench: ExecutorBench) -> None:

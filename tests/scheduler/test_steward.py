@@ -30,7 +30,7 @@ from wire.codec import FRAME_BYTES_MAX
 from wire.commands import Submit
 from wire.content import Content
 from wire.effects import Effect, Fetch, Persist, Release, SetTimer
-from wire.events import FetchFailed
+from wire.events import Fetched, FetchFailed
 from wire.ids import PeerId
 from wire.limits import INLINE_BYTES_MAX, Limits
 from wire.messages import (
@@ -359,6 +359,40 @@ def test_a_result_of_a_removed_device_is_not_voted_for(bench: StewardBench) -> N
     bench.offer_results(lease, FIRST)
 
     assert batch.progress[0].state is TaskState.PENDING
+
+
+def test_the_leases_of_a_removed_device_end_and_its_tasks_wait_without_a_failure(
+    bench: StewardBench,
+) -> None:
+    batch = bench.submit(3)
+    checked, fetched, running = sorted(
+        (lease for _ in range(3) for lease in bench.lease(FIRST, tasks_count=1)),
+        key=lambda lease: lease.body.indices,
+    )
+    effects = bench.offer_results(checked, FIRST)
+    (fetch,) = (one for one in bench.offer_results(fetched, FIRST) if isinstance(one, Fetch))
+    bench.steward.on_fetched(Fetched(fetch.token))
+    assert running.body.indices == (2,)
+    bench.barred.add(FIRST.peer)
+
+    bench.do(bench.steward.on_devices_removed(frozenset({FIRST.peer}), now_us=bench.now_us))
+
+    assert [task.state for task in batch.progress] == [TaskState.PENDING] * 3
+    assert [task.failures for task in batch.progress] == [0] * 3
+    assert all("removed" in task.reason for task in batch.progress)
+    assert len(bench.leases) == 0
+    assert bench.fetch_all(effects) == [], "what was on its way is voted for no more"
+    again = [lease for _ in range(3) for lease in bench.lease(SECOND, tasks_count=1)]
+    assert sorted(lease.body.indices for lease in again) == [(0,), (1,), (2,)]
+
+
+def test_a_device_that_was_removed_after_it_accepted_gets_no_lease(bench: StewardBench) -> None:
+    bench.submit(1)
+    bench.candidates = [candidate(0, peer=FIRST.peer)]
+    ((_, offer),) = bench.review()
+    bench.barred.add(FIRST.peer)
+
+    assert leases_in(bench.accept(FIRST.peer, offer)) == []
 
 
 def test_a_wrong_output_is_not_fetched_again_and_the_device_is_not_asked_again(
