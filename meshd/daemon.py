@@ -338,7 +338,7 @@ class Daemon:
             codec=FrameCodec(MESSAGES, Ed25519Verifier()),
             hello=node.hello,
             genesis=known.genesis,
-            is_removed=node.directory.is_removed,
+            objection=node.objection,
             emit=emit,
             settings=self._link_settings(),
             metrics=self._metrics,
@@ -445,7 +445,7 @@ class Daemon:
             genesis=known.genesis,
             chain=known.chain,
             network_key=known.network_key,
-            removed=frozenset(removal.body.subject for removal in known.removals),
+            removals=known.removals,
             rng=SystemRandom(),
         )
 

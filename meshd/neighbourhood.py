@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from random import Random
+
+from msgspec.structs import replace
 
 from meshd.device import Device
 from meshd.rows import RowsByKind
 from meshd.settings import NodeSettings
+from meshd.standing_warnings import standing_warnings
 from p2p.address_book import ADDRESS_ROW, AddressRow
 from p2p.admission import INVITATION_ROW, Admission, InvitationRow
 from p2p.directory import Chain, Directory
@@ -23,11 +26,16 @@ from p2p.own_records import (
     OwnRecords,
     RaiseDue,
 )
+from p2p.removal_exchange import RemovalExchange
+from p2p.removals import REMOVAL_ROW, RemovalRow, Removals
+from p2p.removing import Removing
 from p2p.verdicts import Verdicts
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
 from telemetry.measurement import MeasurementRecord, Measurements
 from telemetry.sample import Sample
-from wire.effects import Effect, Publish, Trace
+from wire.answers import Refused
+from wire.commands import Remove
+from wire.effects import Answer, Effect, Hangup, Persist, Publish, Send, Trace
 from wire.events import (
     DialFailed,
     Event,
@@ -42,20 +50,28 @@ from wire.events import (
     TransferMeasured,
 )
 from wire.ids import PeerId, StoreId, mesh_text, peer_text
-from wire.membership import ADDRESSES_MAX, Genesis, Role, mesh_id_of
+from wire.membership import ADDRESSES_MAX, Genesis, Removal, Role, mesh_id_of
 from wire.messages import (
     LINK_PROTOCOL,
     BucketSummary,
     BucketVersions,
     Heartbeat,
     HeartbeatAcknowledged,
+    LinkRefused,
     Message,
     RecordsGiven,
     RecordsWanted,
+    RefusalReason,
+    RemovalsGiven,
+    RemovalsHeld,
+    RemovalsSummary,
+    RemovalsWanted,
     StateSummary,
 )
 from wire.records import Presence, Record, RecordKind
 from wire.signed import Signed, Signer
+
+REFUSALS_REMEMBERED_MAX = 64
 
 
 class Neighbourhood:
@@ -70,7 +86,8 @@ class Neighbourhood:
         chain: Chain,
         network_key: bytes,
         rng: Random,
-        removed: frozenset[PeerId],
+        removals: tuple[Signed[Removal], ...],
+        recovery_signer_of: Callable[[bytes], Signer],
         device: Device,
     ) -> None:
         self._settings = settings
@@ -82,16 +99,32 @@ class Neighbourhood:
         self.links: dict[PeerId, object] = {}
         self.addresses: tuple[str, ...] = ()
         self.is_stopping = False
+        self.removals = Removals(genesis=genesis)
+        self._removals_at_start = removals
+        self._removals_seen = self.removals.revision
+        self._removed_lately: set[PeerId] = set()
+        self._refused_by: dict[PeerId, str] = {}  # who says that this device is out
         self.directory = Directory(
             own=self.own,
             genesis=genesis,
             is_linked=self.links.__contains__,
-            is_removed=removed.__contains__,
+            is_removed=self.is_removed,
+            is_void=self._is_void,
             is_needed=lambda peer: self.overlay.is_needed(peer),
             members_max=settings.members_max,
         )
         self.directory.introduce(self.own, chain)
         self.gossip = Gossip(directory=self.directory, links=self.links, rng=rng)
+        self.removal_exchange = RemovalExchange(removals=self.removals, links=self.links, rng=rng)
+        self.removing = Removing(
+            signer=signer,
+            genesis=genesis,
+            chain=chain,
+            directory=self.directory,
+            removals=self.removals,
+            name_of=self.name_of,
+            signer_of=recovery_signer_of,
+        )
         self.overlay = Overlay(
             own=self.own,
             directory=self.directory,
@@ -113,7 +146,12 @@ class Neighbourhood:
             directory=self.directory, links=self.links, own_keys=settings.capabilities, rng=rng
         )
         self.admission = Admission(
-            signer=signer, genesis=genesis, chain=chain, network_key=network_key, rng=rng
+            signer=signer,
+            genesis=genesis,
+            chain=chain,
+            network_key=network_key,
+            removals=self.removals,
+            rng=rng,
         )
         self.standings = Standings(
             sample_of=self.sample_of,
@@ -147,7 +185,11 @@ class Neighbourhood:
         )
         self.admission.on_restarted(rows.keyed(INVITATION_ROW, InvitationRow))
         self.standings.on_restarted(rows.values(MEASUREMENT_ROW, MeasurementRecord))
+        self.removals.on_restarted(rows.values(REMOVAL_ROW, RemovalRow))
+        joined_with = self.removals.add(self._removals_at_start)
         return [
+            *joined_with.effects,
+            *self._on_removals(),
             *self.own_records.on_restarted(rows.values(INCARNATION_ROW, IncarnationRow)),
             *self.overlay.on_restarted(rows.values(ADDRESS_ROW, AddressRow)),
             *self.gossip.start(),
@@ -169,8 +211,9 @@ class Neighbourhood:
                 return self._on_link_up(event)
             case LinkDown(peer, reason):
                 return self._on_link_down(peer, reason)
-            case DialFailed(peer, reason):
+            case DialFailed(peer, reason, refusal):
                 return [
+                    *self._on_refusal(peer, refusal),
                     *self.overlay.on_dial_failed(peer, reason, now_us=now_us),
                     *self.lookups.on_unreachable(peer, now_us=now_us),
                 ]
@@ -214,6 +257,14 @@ class Neighbourhood:
                 return self.gossip.on_records_wanted(peer, message)
             case RecordsGiven():
                 return self._on_records(peer, message)
+            case RemovalsSummary():
+                return self.removal_exchange.on_summary(peer, message)
+            case RemovalsHeld():
+                return self.removal_exchange.on_held(peer, message)
+            case RemovalsWanted():
+                return self.removal_exchange.on_wanted(peer, message)
+            case RemovalsGiven():
+                return [*self.removal_exchange.on_given(peer, message), *self._on_removals()]
             case _:
                 return None
 
@@ -228,7 +279,10 @@ class Neighbourhood:
             case WatchDue():
                 return self._on_watch_due(now_us)
             case ExchangeDue():
-                return self.gossip.on_exchange_due()
+                return [
+                    *self.gossip.on_exchange_due(),
+                    *self.removal_exchange.on_exchange_due(),
+                ]
             case RumorsDue():
                 return self.gossip.on_rumors_due(now_us=now_us)
             case ProvideReviewDue():
@@ -270,6 +324,86 @@ class Neighbourhood:
         self.directory.merge(signed, None, now_us=self._device.now_us)
         return self.standings.on_readings(peer, now_us=self._device.now_us)
 
+    # --- removals ---------------------------------------------------------------------------
+
+    def is_removed(self, peer: PeerId) -> bool:
+        """Say whether another device is out of the mesh."""
+        return self.removals.is_removed(peer) and peer != self.own
+
+    def on_remove(self, request: int, remove: Remove, subject: PeerId) -> list[Effect]:
+        """Put a device out of the mesh; the person hears of it when it is durable."""
+        planned = self.removing.plan(remove, subject)
+        if isinstance(planned, Refused):
+            return [Answer(request, planned)]
+        if remove.is_plan:
+            return [Answer(request, planned.view)]
+        added = self.removals.add([planned.signed])
+        if not added.news:  # an equal one is held, or those of higher ranks fill the set
+            view = replace(planned.view, removals=len(self.removals))
+            return [Answer(request, view)]
+        answer = Answer(request, replace(planned.view, removals=len(self.removals)))
+        durable = [
+            Persist(effect.rows, (*effect.then, answer)) if isinstance(effect, Persist) else effect
+            for effect in added.effects
+        ]
+        trace = Trace("device.removed", {"subject": peer_text(subject)})
+        return [*durable, *self.removal_exchange.spread(added.news), *self._on_removals(), trace]
+
+    def take_removed(self) -> frozenset[PeerId]:
+        """Return who was put out since this was asked last: no work is to go on with them."""
+        removed, self._removed_lately = frozenset(self._removed_lately), set()
+        return removed
+
+    def own_warnings(self) -> list[str]:
+        """Return what the owner has to know about this device's own place in the mesh."""
+        return standing_warnings(
+            self.removals, self.own, self._chain, self._refused_by, name_of=self.name_of
+        )
+
+    @property
+    def is_out(self) -> bool:
+        """Whether this device was removed, or an admin in its chain."""
+        return self.removals.is_removed(self.own) or self.removals.is_void(self._chain)
+
+    def _is_void(self, chain: Chain) -> bool:
+        return self.removals.is_void(chain) and chain[0].body.subject != self.own
+
+    def _on_removals(self) -> list[Effect]:
+        """Part with all who are out by now, if the removals changed."""
+        if self.removals.revision == self._removals_seen:
+            return []
+        self._removals_seen = self.removals.revision
+        effects: list[Effect] = []
+        for peer, link in self.links.items():
+            effects += self._part_with(peer, link)
+        held = self.directory.drop_removed()
+        removed = [peer for peer in self.removals.sentences() if peer != self.own]
+        for peer in removed:
+            effects += self.overlay.forget(peer)
+        self._removed_lately.update(held, removed)
+        return effects
+
+    def _part_with(self, peer: PeerId, link: object) -> list[Effect]:
+        """Hang up on a device that is out, and prove to it that it is."""
+        chain = link.hello.chain if isinstance(link, LinkUp) else ()
+        objection = self.removal_exchange.objection(peer, chain)
+        if objection is None:
+            return []
+        hangup = Hangup(peer, "removed from the mesh")
+        if not objection.removals:
+            return [hangup]
+        return [Send(peer, RemovalsGiven(removals=objection.removals)), hangup]
+
+    def _on_refusal(self, peer: PeerId, refusal: LinkRefused | None) -> list[Effect]:
+        """Somebody may say, and prove, that this device is out."""
+        if refusal is None:
+            return []
+        if refusal.reason in (RefusalReason.REMOVED, RefusalReason.NOT_A_MEMBER):
+            self._refused_by[peer] = refusal.detail
+            if len(self._refused_by) > REFUSALS_REMEMBERED_MAX:
+                del self._refused_by[next(iter(self._refused_by))]
+        return [*self.removal_exchange.on_refused(refusal), *self._on_removals()]
+
     # --- what others ask --------------------------------------------------------------------
 
     def may(self, peer: PeerId, role: Role) -> bool:
@@ -302,6 +436,9 @@ class Neighbourhood:
 
     def _on_link_up(self, link: LinkUp) -> list[Effect]:
         now_us = self._device.now_us
+        self._refused_by.pop(link.peer, None)
+        if parting := self._part_with(link.peer, link):  # it was removed during the handshake
+            return parting
         self.links[link.peer] = link
         return [
             *self.overlay.on_link_up(
@@ -310,6 +447,7 @@ class Neighbourhood:
             *self.liveness.on_link_up(link.peer, now_us=now_us),
             *self.failures.on_link_up(link.peer, now_us=now_us),
             *self.standings.on_readings(link.peer, now_us=now_us),
+            *self.removal_exchange.on_link_up(link.peer),
             *self.gossip.on_link_up(link.peer, link.hello.chain),
             *self.lookups.on_link_up(link.peer),
             *self.providing.on_link_up(),

@@ -7,7 +7,7 @@ leave the node: it is handled at once, so work on this device needs no special c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, KeysView
 from dataclasses import dataclass
 from random import Random
 
@@ -21,7 +21,7 @@ from p2p.directory import Chain, Directory, Member
 from scheduler.own_breaker import OwnBreakerDue
 from telemetry.sample import decode_sample
 from wire.answers import RefusalCode, Refused, StatusView
-from wire.commands import Command, Find, GetPeer, GetStatus, Invite, ListPeers, Submit
+from wire.commands import Command, Find, GetPeer, GetStatus, Invite, ListPeers, Remove, Submit
 from wire.effects import Answer, AnswerJoin, Effect, Persist, Send, SetTimer, Trace
 from wire.events import (
     Asked,
@@ -38,8 +38,16 @@ from wire.events import (
     WallClockRead,
 )
 from wire.ids import MeshId, PeerId, StoreId, did_key, mesh_text, peer_text
-from wire.membership import Genesis, JoinRefusal, JoinRefused, check_chain, mesh_id_of
-from wire.messages import LINK_PROTOCOL, Hello, Message
+from wire.keys import Ed25519Keys
+from wire.membership import (
+    Genesis,
+    JoinRefusal,
+    JoinRefused,
+    Removal,
+    check_chain,
+    mesh_id_of,
+)
+from wire.messages import LINK_PROTOCOL, Hello, LinkRefused, Message
 from wire.signed import Signed, Signer
 
 __all__ = ["ROW_KINDS", "MeshNode", "OwnMessageDue"]
@@ -67,7 +75,8 @@ class MeshNode:
         chain: Chain,
         network_key: bytes,
         rng: Random,
-        removed: frozenset[PeerId] = frozenset(),
+        removals: tuple[Signed[Removal], ...] = (),
+        recovery_signer_of: Callable[[bytes], Signer] = Ed25519Keys,
     ) -> None:
         self.own: PeerId = signer.peer
         self._settings = settings
@@ -90,7 +99,8 @@ class MeshNode:
             chain=chain,
             network_key=network_key,
             rng=rng,
-            removed=removed,
+            removals=removals,
+            recovery_signer_of=recovery_signer_of,
             device=self._device,
         )
         self._work = Work(
@@ -111,12 +121,19 @@ class MeshNode:
             standings=self._neighbours.standings,
             verdicts=self._neighbours.verdicts,
             own_breaker=self._device.breaker,
+            removals=self._neighbours.removals,
+            name_of=self._neighbours.name_of,
         )
 
     @property
     def directory(self) -> Directory:
         """The members this device knows; hosts only read it."""
         return self._neighbours.directory
+
+    @property
+    def linked(self) -> KeysView[PeerId]:
+        """The devices this one has links to; hosts only read it."""
+        return self._neighbours.links.keys()
 
     def hello(self) -> Hello:
         """Return what this device says first on a link."""
@@ -127,6 +144,10 @@ class MeshNode:
             protocol=LINK_PROTOCOL,
             incarnation=self._neighbours.own_records.incarnation,
         )
+
+    def objection(self, peer: PeerId, chain: Chain) -> LinkRefused | None:
+        """Return what to refuse a device with whose papers are in order otherwise."""
+        return self._neighbours.removal_exchange.objection(peer, chain)
 
     def handle(self, event: Event, now_us: int) -> list[Effect]:
         """Return what to do about `event`. The first event is `Restarted`."""
@@ -182,6 +203,8 @@ class MeshNode:
     def _on_event(self, event: Event) -> list[Effect]:
         match event:
             case Received():  # nearly all are: the cheapest pattern first
+                if self._neighbours.is_removed(event.peer):
+                    return []  # its link ends; what it still says is not heard
                 self._neighbours.liveness.on_heard(event.peer, now_us=self._device.now_us)
                 return self._on_message(event.peer, event.message)
             case TimerDue(key):
@@ -246,7 +269,12 @@ class MeshNode:
         if revision == self._revision_seen:
             return []
         self._revision_seen = revision
-        return [*self._neighbours.on_members_changed(), *self._work.on_devices_changed()]
+        removed = self._neighbours.take_removed()
+        return [
+            *self._work.on_devices_removed(removed),
+            *self._neighbours.on_members_changed(),
+            *self._work.on_devices_changed(),
+        ]
 
     def _refuse_while_broken(self, event: Event) -> list[Effect]:
         # What is not durable must not be promised: nothing is decided until a restart from disk.
@@ -282,6 +310,11 @@ class MeshNode:
                 return self._neighbours.admission.on_invite(
                     request, command, addresses=addresses, wall_us=wall_us
                 )
+            case Remove(peer=reference):
+                subject = self._views.resolve_any(reference)
+                if isinstance(subject, Refused):
+                    return [Answer(request, subject)]
+                return self._neighbours.on_remove(request, command, subject)
             case Submit():
                 return self._work.on_submit(request, command)
             case _:
@@ -313,6 +346,8 @@ class MeshNode:
             store=self._store.hex() if self._store is not None else "",
             links=len(neighbours.links),
             members=len(neighbours.directory),
+            removals=len(neighbours.removals),
+            is_removed=neighbours.is_out,
             health=self._views.health_view(self.own),
             breaker=str(breaker.state),
             breaker_reason=breaker_reason(breaker),
@@ -323,5 +358,5 @@ class MeshNode:
             sandbox={},
             storage={},
             counters={},
-            warnings=[],
+            warnings=neighbours.own_warnings(),
         )

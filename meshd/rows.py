@@ -9,6 +9,7 @@ from msgspec import Struct
 from p2p.address_book import ADDRESS_ROW, AddressRow
 from p2p.admission import INVITATION_ROW, InvitationRow
 from p2p.own_records import INCARNATION_ROW, IncarnationRow
+from p2p.removals import REMOVAL_ROW, RemovalRow
 from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow
 from scheduler.results import RESULT_ROW, ResultRow
 from scheduler.standing import MEASUREMENT_ROW
@@ -23,6 +24,7 @@ ROW_KINDS: dict[str, type[Struct]] = {
     INCARNATION_ROW: IncarnationRow,
     INVITATION_ROW: InvitationRow,
     MEASUREMENT_ROW: MeasurementRecord,
+    REMOVAL_ROW: RemovalRow,
     RESULT_ROW: ResultRow,
     ROUND_ROW: RoundRow,
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
 
+from meshd.removed_views import removed_views
 from p2p.capability import missing
 from p2p.directory import Directory, Member
 from p2p.overlay import Overlay
+from p2p.removals import Removals
 from p2p.verdicts import Liveliness, Verdicts
 from scheduler.standing import Standings
 from telemetry.breaker import Breaker, BreakerState
@@ -33,6 +36,8 @@ class PeerViews:
     standings: Standings
     verdicts: Verdicts
     own_breaker: Breaker
+    removals: Removals
+    name_of: Callable[[PeerId], str]
 
     def resolve(self, reference: str) -> Member | Refused:
         """Return the device that `reference` names: a name, an id, `did:key`, or an id's start."""
@@ -58,10 +63,21 @@ class PeerViews:
             hint=f"use an id: {ids}",
         )
 
+    def resolve_any(self, reference: str) -> PeerId | Refused:
+        """Return the device that `reference` names, also one that is not known, by its whole id."""
+        found = self.resolve(reference)
+        if isinstance(found, Member):
+            return found.peer
+        try:
+            return peer_from_text(reference)
+        except MalformedId:
+            return found
+
     def peers(self, *, now_us: int) -> PeerList:
-        """Return all devices, this one first, then by name."""
+        """Return all devices, this one first, then by name; last a hundred that were removed."""
         members = sorted(self.directory, key=lambda one: (one.peer != self.own, one.name, one.peer))
         views = [self.peer(member, now_us=now_us) for member in members]
+        views += removed_views(self.removals, name_of=self.name_of)
         return PeerList(mesh=mesh_text(self.mesh), peers=views)
 
     def found(

@@ -211,6 +211,16 @@ class Work:
             return []
         return self.steward.on_devices_changed(now_us=self._device.now_us)
 
+    def on_devices_removed(self, removed: frozenset[PeerId]) -> list[Effect]:
+        """Devices are out of the mesh: no work goes on with them."""
+        if not self._is_begun or not removed:
+            return []
+        now_us = self._device.now_us
+        return [
+            *self.executor.on_devices_removed(removed, now_us=now_us),
+            *self.steward.on_devices_removed(removed, now_us=now_us),
+        ]
+
     def on_submit(self, request: int, submit: Submit) -> list[Effect]:
         """Take a batch, or say why not; who could run it may have to be looked up first."""
         refused = self.steward.refusal(submit)

@@ -20,6 +20,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from p2p.directory import Chain
+from p2p.removals import Removals
 from wire.answers import Invited, RefusalCode, Refused
 from wire.commands import Invite
 from wire.effects import Answer, AnswerJoin, Effect, Persist, Row
@@ -69,6 +70,7 @@ class Admission:
     genesis: Signed[Genesis]
     chain: Chain
     network_key: NetworkKey
+    removals: Removals
     rng: Random
     _invitations: dict[bytes, InvitationRow] = field(default_factory=dict)
 
@@ -78,7 +80,9 @@ class Admission:
 
     @property
     def _is_admin(self) -> bool:
-        return Role.ADMIN in self.chain[0].body.roles
+        """Whether anybody would accept a certificate by this device."""
+        is_out = self.removals.is_removed(self.signer.peer) or self.removals.is_void(self.chain)
+        return Role.ADMIN in self.chain[0].body.roles and not is_out
 
     def on_restarted(self, rows: list[tuple[bytes, InvitationRow]]) -> None:
         """Take up the invitations that are still out."""
@@ -143,7 +147,11 @@ class Admission:
             return [AnswerJoin(asked.request, JoinRefused(reason=reason))]
         granted = AnswerJoin(
             asked.request,
-            JoinGranted(genesis=self.genesis, chain=self._chain_for(asked.peer, row)),
+            JoinGranted(
+                genesis=self.genesis,
+                chain=self._chain_for(asked.peer, row),
+                removals=self.removals.all(),
+            ),
         )
         if asked.peer not in row.redeemed_by:
             row = replace(row, redeemed_by=(*row.redeemed_by, asked.peer))
@@ -156,6 +164,8 @@ class Admission:
             return JoinRefusal.NOT_ADMIN
         if row is None:
             return JoinRefusal.UNKNOWN
+        if self.removals.is_removed(peer):
+            return JoinRefusal.REMOVED
         if not wall_us:
             return JoinRefusal.BUSY
         if not row.made_wall_us - _CLOCK_STEP_US <= wall_us < row.expires_wall_us:

@@ -21,7 +21,7 @@ from blake3 import blake3
 
 from p2p.record_reading import RecordBody, reading_of
 from telemetry.sample import Sample
-from wire.errors import MalformedFrame, NotAMember
+from wire.errors import MalformedFrame, NotAMember, Removed
 from wire.ids import PeerId, peer_text
 from wire.membership import Certificate, Genesis, Role, check_chain
 from wire.messages import BUCKET_COUNT, HASH_BYTES, RecordVersion
@@ -43,6 +43,7 @@ class Merge(enum.Enum):
     UNKNOWN_KIND = enum.auto()
     UNKNOWN_OWNER = enum.auto()  # no chain: its presence has to come first
     NOT_A_MEMBER = enum.auto()
+    REMOVED = enum.auto()  # nobody's fault: whoever passed it on may not have heard yet
     NO_ROOM = enum.auto()
     MALFORMED = enum.auto()
 
@@ -108,6 +109,7 @@ class Directory:
     genesis: Signed[Genesis]
     is_linked: Callable[[PeerId], bool]
     is_removed: Callable[[PeerId], bool]
+    is_void: Callable[[Chain], bool] = lambda _: False
     is_needed: Callable[[PeerId], bool] = lambda _: False
     members_max: int = MEMBERS_MAX
     revision: int = 0  # rises with every record that is taken in or dropped
@@ -135,11 +137,13 @@ class Directory:
         Raises NotAMember if the chain does not lead to the founder, or the device was removed.
         """
         if self.is_removed(peer):
-            raise NotAMember("removed")
+            raise Removed("removed")
         member = self._members.get(peer)
         if member is not None and member.chain == chain:
             return member
         certificate = check_chain(chain, genesis=self.genesis, subject=peer)
+        if self.is_void(chain):
+            raise Removed("an admin in its chain was removed")
         if member is not None:
             member.certificate, member.chain = certificate, chain
             return member
@@ -177,7 +181,7 @@ class Directory:
         if record.kind not in KNOWN_KINDS:
             return Merge.UNKNOWN_KIND
         if self.is_removed(record.owner):
-            return Merge.NOT_A_MEMBER
+            return Merge.REMOVED
         held = self.record(record.owner, record.kind)
         if held is not None and not _is_newer(signed, held):
             return Merge.KNOWN
@@ -186,6 +190,8 @@ class Directory:
             member = self._owner_of(record, chain)
         except MalformedFrame:
             return Merge.MALFORMED
+        except Removed:
+            return Merge.REMOVED
         except NotAMember:
             return Merge.NOT_A_MEMBER
         if member is None:
@@ -214,6 +220,18 @@ class Directory:
             bucket.state_hash ^= reading_of(signed).fingerprint
         self.revision += 1
         self._on_roster_changed()
+
+    def drop_removed(self) -> list[PeerId]:
+        """Forget whoever is out of the mesh by now; return those that were held."""
+        gone = [
+            member.peer
+            for member in self._members.values()
+            if self.is_removed(member.peer) or self.is_void(member.chain)
+        ]
+        for peer in gone:
+            self.forget(peer)
+        self.revision += 1  # who was not held may be at work for us, too
+        return gone
 
     def state_hash(self) -> bytes:
         """Return one hash over all records held."""

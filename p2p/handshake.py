@@ -15,7 +15,7 @@ from p2p.streams import Stream
 from wire.codec import FrameCodec
 from wire.errors import MalformedFrame, NotAMember
 from wire.ids import PeerId
-from wire.membership import Genesis, check_chain, mesh_id_of
+from wire.membership import Chain, Genesis, check_chain, mesh_id_of
 from wire.messages import LINK_PROTOCOL, Hello, LinkRefused, RefusalReason
 from wire.signed import Signed
 
@@ -29,7 +29,7 @@ class Handshake:
     codec: FrameCodec
     hello: Callable[[], Hello]
     genesis: Signed[Genesis]
-    is_removed: Callable[[PeerId], bool]
+    objection: Callable[[PeerId, Chain], LinkRefused | None]  # to one whose papers are in order
 
     async def greet(self, stream: Stream, reader: FrameReader) -> Hello:
         """Introduce ourselves to a device we dialled; return its papers, which are good.
@@ -85,8 +85,8 @@ class Handshake:
             check_chain(hello.chain, genesis=self.genesis, subject=peer)
         except NotAMember as error:
             raise LinkNotAccepted(RefusalReason.NOT_A_MEMBER, str(error)) from error
-        if self.is_removed(peer):
-            raise LinkNotAccepted(RefusalReason.REMOVED, "this device was removed from the mesh")
+        if (objection := self.objection(peer, hello.chain)) is not None:
+            raise LinkNotAccepted(objection.reason, objection.detail, objection.removals)
         if LINK_PROTOCOL.common_with(hello.protocol) is None:
             ours, theirs = LINK_PROTOCOL, hello.protocol
             raise LinkNotAccepted(

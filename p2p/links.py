@@ -16,22 +16,22 @@ from msgspec import Struct
 
 from p2p.conduct import Conduct, ConductSettings
 from p2p.errors import NetworkError, StreamBroken
-from p2p.framing import FrameReader
+from p2p.framing import FrameReader, framed
 from p2p.handshake import Handshake
 from p2p.hosting import StreamHost, dialable
 from p2p.link import CarrySettings, Link
 from p2p.link_intake import Intake
 from p2p.link_metrics import LinkCounters
 from p2p.link_table import LinkTable
-from p2p.protocol_errors import LinkError, LinkLost, LinkNotAccepted
+from p2p.protocol_errors import LinkError, LinkLost, LinkNotAccepted, RefusedByPeer
 from p2p.streams import Stream
 from telemetry.metrics import Metrics
 from wire.codec import FrameCodec
 from wire.errors import FrameTooLarge, MalformedFrame
 from wire.events import DialFailed, Event, LinkDown, LinkUp
 from wire.ids import PeerId, peer_text
-from wire.membership import Genesis
-from wire.messages import Hello, Message, RefusalReason
+from wire.membership import Chain, Genesis
+from wire.messages import Hello, LinkRefused, Message, RefusalReason
 from wire.signed import Signed
 
 LINK_PROTOCOL_ID = "/meshd/link/1"
@@ -70,17 +70,15 @@ class Links:
         codec: FrameCodec,
         hello: Callable[[], Hello],
         genesis: Signed[Genesis],
-        is_removed: Callable[[PeerId], bool],
+        objection: Callable[[PeerId, Chain], LinkRefused | None],
         emit: Callable[[Event], Awaitable[None]],
         settings: LinkSettings,
         metrics: Metrics,
     ) -> None:
         self._host = host
         self._codec = codec
-        self._handshake = Handshake(
-            codec=codec, hello=hello, genesis=genesis, is_removed=is_removed
-        )
-        self._is_removed = is_removed
+        self._handshake = Handshake(codec=codec, hello=hello, genesis=genesis, objection=objection)
+        self._objection = objection
         self._emit = emit
         self._settings = settings
         self._counters = LinkCounters(metrics)
@@ -147,17 +145,16 @@ class Links:
             if peer not in self._answering:
                 await self._disconnect(peer)
             self._counters.dials_failed.increment()
-            log.info("dial.failed", peer_id=peer_text(peer), reason=failure)
-            await self._emit(DialFailed(peer, failure))
+            log.info("dial.failed", peer_id=peer_text(peer), reason=failure.reason)
+            await self._emit(failure)
 
     def hangup(self, peer: PeerId, reason: str) -> None:
         """End the link to `peer` after what is queued. Emits LinkDown if there was one."""
         link = self._table.get(peer)
         if link is None:
             return
-        farewell = b""
-        if self._is_removed(peer):
-            farewell = self._intake.refusal(RefusalReason.REMOVED, reason)
+        objection = self._objection(peer, link.hello.chain)
+        farewell = b"" if objection is None else framed(self._codec.encode(objection))
         link.close(reason, farewell=farewell)
 
     def ban(self, peer: PeerId, *, for_s: float) -> None:
@@ -166,8 +163,27 @@ class Links:
 
     # Setting up
 
-    async def _dial(self, peer: PeerId, addresses: Sequence[str]) -> str | None:
+    async def _dial(self, peer: PeerId, addresses: Sequence[str]) -> DialFailed | None:
         """Return why no link came about; None if one did."""
+        obstacle = self._obstacle(peer)
+        if obstacle is not None:
+            return DialFailed(peer, obstacle)
+        try:
+            with trio.fail_after(self._settings.dial_timeout_s):
+                await self._host.connect(peer, dialable(addresses))
+                stream = await self._host.open_stream(peer, LINK_PROTOCOL_ID)
+            link = await self._greet(stream)
+        except trio.TooSlowError:
+            return DialFailed(peer, "no answer in time")
+        except RefusedByPeer as error:
+            return DialFailed(peer, str(error), error.refusal)
+        except NetworkError as error:
+            return DialFailed(peer, str(error))
+        await link.announced.wait()
+        return None
+
+    def _obstacle(self, peer: PeerId) -> str | None:
+        """Return why a device is not dialled at all."""
         if len(self._dialling) > self._settings.dials_count_max:
             return f"{self._settings.dials_count_max} other devices are being dialled"
         if len(self._table) >= self._settings.links_count_max:
@@ -177,16 +193,6 @@ class Links:
         banned_s = self._conduct.banned_for_s(peer, now_s=trio.current_time())
         if banned_s:
             return f"banned for another {banned_s:.0f} s: it sent what no device should"
-        try:
-            with trio.fail_after(self._settings.dial_timeout_s):
-                await self._host.connect(peer, dialable(addresses))
-                stream = await self._host.open_stream(peer, LINK_PROTOCOL_ID)
-            link = await self._greet(stream)
-        except trio.TooSlowError:
-            return "no answer in time"
-        except NetworkError as error:
-            return str(error)
-        await link.announced.wait()
         return None
 
     async def _greet(self, stream: Stream) -> Link:
@@ -331,7 +337,8 @@ class Links:
         if link.is_superseded:
             return
         if self._table.holds(link):
-            await self._host.expel(link.peer, for_good=self._is_removed(link.peer))
+            is_out = self._objection(link.peer, link.hello.chain) is not None
+            await self._host.expel(link.peer, for_good=is_out)
         self._counters.down.increment()
         log.debug("link.down", peer_id=peer_text(link.peer), reason=link.end_reason)
         await self._emit(LinkDown(link.peer, link.end_reason))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from p2p.errors import NetworkError, PeerUnreachable
+from wire.membership import Removal
 from wire.messages import LinkRefused, RefusalReason
+from wire.signed import Signed
 
 
 class LinkError(NetworkError):
@@ -13,17 +15,19 @@ class LinkError(NetworkError):
 class LinkNotAccepted(LinkError):
     """We do not accept the peer: `refusal` is what it is told."""
 
-    def __init__(self, reason: RefusalReason, detail: str) -> None:
+    def __init__(
+        self, reason: RefusalReason, detail: str, removals: tuple[Signed[Removal], ...] = ()
+    ) -> None:
         super().__init__(f"{reason}: {detail}")
-        self.refusal = LinkRefused(reason=reason, detail=detail[:256])
+        self.refusal = LinkRefused(reason=reason, detail=detail[:256], removals=removals)
 
 
 class RefusedByPeer(LinkError):
-    """The peer does not accept us; `reason` says why, and only NO ROOM passes by itself."""
+    """The peer does not accept us; its `refusal` says why, and only NO ROOM passes by itself."""
 
-    def __init__(self, refused: LinkRefused) -> None:
-        super().__init__(f"the device refused the link: {refused.reason}: {refused.detail}")
-        self.reason = refused.reason
+    def __init__(self, refusal: LinkRefused) -> None:
+        super().__init__(f"the device refused the link: {refusal.reason}: {refusal.detail}")
+        self.refusal = refusal
 
 
 class LinkLost(LinkError):

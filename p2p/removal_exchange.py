@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from itertools import islice, pairwise, takewhile
 from random import Random
 
-from p2p.removals import Removals
+from p2p.removals import Chain, Removals, Sentence
 from wire.effects import Effect, Send, Trace
 from wire.ids import PeerId, peer_text
 from wire.membership import PaperId, Removal
 from wire.messages import (
     REMOVAL_IDS_MAX,
     REMOVALS_GIVEN_MAX,
+    LinkRefused,
+    RefusalReason,
     RemovalsGiven,
     RemovalsHeld,
     RemovalsSummary,
@@ -28,6 +30,7 @@ from wire.messages import (
 )
 from wire.signed import Signed
 
+PROOF_BYTES_MAX = 8 * 1024  # a handshake's frame holds 16 KiB
 FLOODED_MAX = 16  # of more, only the hash: whoever lacks them asks
 GIVEN_BYTES_MAX = 256 * 1024
 GIVEN_MESSAGES_MAX = 2  # in one answer: more would crowd heartbeats out of the link's queue
@@ -104,6 +107,32 @@ class RemovalExchange:
         messages = list(_messages(news))
         return [Send(peer, message) for peer in others for message in messages]
 
+    # --- what a device that is out is told ----------------------------------------------------
+
+    def objection(self, peer: PeerId, chain: Chain) -> LinkRefused | None:
+        """Return what to refuse a device with, its papers being in order otherwise."""
+        sentence = self.removals.sentence(peer)
+        if sentence is not None:
+            return LinkRefused(
+                reason=RefusalReason.REMOVED,
+                detail="this device was removed from the mesh",
+                removals=_proof(sentence),
+            )
+        admin = self.removals.voided_by(chain)
+        if admin is None:
+            return None
+        against_admin = self.removals.sentence(admin)
+        return LinkRefused(
+            reason=RefusalReason.NOT_A_MEMBER,
+            detail=f"{peer_text(admin)}, an admin in its chain, was removed",
+            removals=() if against_admin is None else _proof(against_admin),
+        )
+
+    def on_refused(self, refusal: LinkRefused) -> list[Effect]:
+        """Take in what a device proves by which this one is out."""
+        added = self.removals.add(refusal.removals)
+        return [*added.effects, *self.spread(added.news)]
+
     def _summary_to(self, peer: PeerId) -> Effect:
         return Send(peer, RemovalsSummary(removals=self.removals.state_hash))
 
@@ -119,6 +148,12 @@ class RemovalExchange:
         given = list(islice(messages, GIVEN_MESSAGES_MAX))
         sends: list[Effect] = [Send(peer, message) for message in given]
         return sends, sum(len(message.removals) for message in given)
+
+
+def _proof(sentence: Sentence) -> tuple[Signed[Removal], ...]:
+    """Return removals that show why somebody is out, none if they are too long for a handshake."""
+    signed = [held.signed for held in sentence.removals if held.bytes_count <= PROOF_BYTES_MAX]
+    return tuple(signed[:1])
 
 
 def _messages(removals: Iterable[Signed[Removal]]) -> Iterator[RemovalsGiven]:

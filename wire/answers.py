@@ -31,7 +31,7 @@ class PeerView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peer"
     did: str
     name: str
     is_self: bool
-    state: str  # self, linked, known, unreachable, degraded, dead, left
+    state: str  # self, linked, known, unreachable, degraded, dead, left, removed
     reason: str | None  # why it is not self or linked
     node_type: str
     region: str
@@ -78,6 +78,8 @@ class StatusView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="sta
     store: str
     links: int
     members: int
+    removals: int
+    is_removed: bool  # or its certificate is void
     health: HealthView
     breaker: str
     breaker_reason: str | None
@@ -117,6 +119,22 @@ class Invited(Struct, frozen=True, kw_only=True, tag_field="answer", tag="invite
     uses: int
     ttl_us: int
     addresses: list[str]
+
+
+class RemovalView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="removal"):
+    """A device that is out of the mesh, or would be: what follows, and for how long."""
+
+    id: str
+    name: str
+    is_done: bool  # false: it was a plan
+    is_admin: bool
+    is_final: bool  # false: only the recovery key puts it out for good
+    is_by_recovery_key: bool
+    certificates_kept: list[str]  # names of the devices that keep what it issued
+    certificates_void: list[str]  # names of those that need a new invitation
+    removals_kept: int
+    removals_void: int
+    removals: int  # that this device holds now, of any device
 
 
 class Accepted(Struct, frozen=True, kw_only=True, tag_field="answer", tag="accepted"):
@@ -209,6 +227,7 @@ Answer: TypeAlias = (
     | StatusView
     | Found
     | Invited
+    | RemovalView
     | Accepted
     | TaskView
     | TaskList

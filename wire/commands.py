@@ -53,6 +53,24 @@ class Invite(Struct, frozen=True, tag_field="command", tag="invite"):
     operator: Name | None = None
 
 
+class Remove(Struct, frozen=True, kw_only=True, tag_field="command", tag="remove"):
+    """Put a device out of the mesh for good. Answered by `RemovalView`.
+
+    Any admin may; with the recovery key's seed any device. Of an admin, the certificates it issued
+    to devices that are known here stay, and so do its removals, unless `keeps_papers` is false. A
+    plan only tells what would happen.
+    """
+
+    peer: Reference
+    is_plan: bool = False
+    keeps_papers: bool = True
+    recovery_seed: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
+
+    def __repr__(self) -> str:
+        """Name the device only: the seed is secret."""
+        return f"Remove({self.peer!r})"
+
+
 class Submit(Struct, frozen=True, kw_only=True, tag_field="command", tag="submit"):
     """Run a batch. Answered by `Accepted` or `Refused`.
 
@@ -122,6 +140,7 @@ Command: TypeAlias = (
     | GetPeer
     | Find
     | Invite
+    | Remove
     | Submit
     | ListTasks
     | GetTask

@@ -29,5 +29,9 @@ class NotAMember(WireError):
     """A certificate chain does not lead to this mesh's founder: serve its holder nothing."""
 
 
+class Removed(NotAMember):
+    """The device, or an admin in its chain, was removed: serve it nothing, blame nobody."""
+
+
 class CannotUnseal(WireError):
     """A sealed box is not for this device, or was changed on the way."""

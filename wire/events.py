@@ -13,7 +13,7 @@ from wire.effects import Row, RunId
 from wire.execution import ExecutionFailure, ExecutionStatus
 from wire.ids import Digest, PeerId, StoreId
 from wire.membership import JoinRequest
-from wire.messages import Hello, Message, Traffic
+from wire.messages import Hello, LinkRefused, Message, Traffic
 
 
 class Restarted(Struct, frozen=True, kw_only=True):
@@ -53,10 +53,11 @@ class LinkDown(Struct, frozen=True):
 
 
 class DialFailed(Struct, frozen=True):
-    """A device could not be reached, or refused the link."""
+    """A device could not be reached, or refused the link; then `refusal` is what it said."""
 
     peer: PeerId
     reason: str
+    refusal: LinkRefused | None = None
 
 
 class PeerSeen(Struct, frozen=True):

@@ -31,6 +31,7 @@ HASH_BYTES = 8
 VERSIONS_MAX = 512
 RECORDS_MAX = 64
 RESULTS_MAX = LEASE_TASKS_MAX
+PROOF_REMOVALS_MAX = 1
 REMOVAL_IDS_MAX = 2_048
 REMOVALS_GIVEN_MAX = 256
 LINK_PROTOCOL = ProtocolRange(1, 1)
@@ -72,12 +73,13 @@ class RefusalReason(enum.StrEnum):
 
 
 class LinkRefused(Struct, frozen=True, kw_only=True):
-    """The link ends here, and why."""
+    """The link ends here, and why. `removals` prove it, where it is for one and they are short."""
 
     TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
 
     reason: RefusalReason
     detail: Reason = ""
+    removals: Annotated[tuple[Signed[Removal], ...], Meta(max_length=PROOF_REMOVALS_MAX)] = ()
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, omit_defaults=True):

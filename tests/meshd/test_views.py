@@ -12,6 +12,7 @@ from support.records import capabilities_of, directory_of, presence_of, telemetr
 from meshd.views import CLOSEST_MAX, PeerViews, breaker_reason
 from p2p.directory import Member
 from p2p.overlay import Overlay
+from p2p.removals import Removals
 from p2p.verdicts import Verdicts
 from scheduler.standing import Standings
 from telemetry.breaker import Breaker, BreakerConfig
@@ -31,6 +32,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.links: dict[PeerId, object] = {}
+        self.removals = Removals(genesis=MESH.genesis)
         self.directory = directory_of(MESH, OWN)
         self.measurements = Measurements()
         self.overlay = Overlay(
@@ -51,6 +53,8 @@ class Bench:
                 own=OWN.peer, directory=self.directory, is_linked=self.links.__contains__
             ),
             own_breaker=self.own_breaker,
+            removals=self.removals,
+            name_of=lambda peer: "somebody" if peer != OWN.peer else "own",
         )
 
     def sample_of(self, peer: PeerId) -> Sample | None:

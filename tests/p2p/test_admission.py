@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.meshes import Device, keys_of, small_mesh
 
 from p2p.admission import INVITATION_ROW, INVITATIONS_MAX, Admission, InvitationRow
+from p2p.removals import Removals
 from wire.answers import Invited, Refused
 from wire.codec import Decoder
 from wire.commands import Invite
@@ -31,12 +32,13 @@ from wire.membership import (
     JoinRefusal,
     JoinRefused,
     JoinRequest,
+    Removal,
     Role,
     check_chain,
     invitation_from_text,
     issue_certificate,
 )
-from wire.signed import encode_body
+from wire.signed import encode_body, sign
 
 MESH = small_mesh(3, roles={2: (Role.EXECUTOR, Role.SUBMITTER)})
 FOUNDER, ADMIN, EXECUTOR = MESH.devices
@@ -57,7 +59,13 @@ class Issuer:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        self.removals = Removals(genesis=MESH.genesis)
         self.restart()
+
+    def hear(self, subject: Device, by: Device) -> None:
+        """Hear of a removal."""
+        body = Removal(mesh=MESH.id, subject=subject.peer, chain=by.chain)
+        assert self.removals.add([sign(body, by.keys)]).news
 
     def restart(self) -> None:
         """Start again from the disk, with rows as a store gives them back."""
@@ -66,6 +74,7 @@ class Issuer:
             genesis=MESH.genesis,
             chain=self.device.chain,
             network_key=b"k" * 32,
+            removals=self.removals,
             rng=random.Random(self.seed),
         )
         self.seed += 1
@@ -406,3 +415,32 @@ def test_invitations_are_bounded_until_some_expire() -> None:
     issuer.wall_us += HOUR_US
     issuer.invite()
     assert len(issuer.disk) == 1
+
+
+# --- removals -------------------------------------------------------------------------------
+
+
+def test_a_new_member_gets_all_removals() -> None:
+    issuer = Issuer()
+    issuer.hear(EXECUTOR, by=ADMIN)
+    granted = issuer.join(issuer.invite(), JOINER)
+    assert isinstance(granted, JoinGranted)
+    assert [signed.body.subject for signed in granted.removals] == [EXECUTOR.peer]
+
+
+def test_a_removed_device_is_not_let_in_again() -> None:
+    issuer = Issuer()
+    invitation = issuer.invite(uses=2)
+    issuer.hear(EXECUTOR, by=ADMIN)
+    assert issuer.refusal(invitation, EXECUTOR.peer) is JoinRefusal.REMOVED
+    assert issuer.refusal(invitation, JOINER) is None
+
+
+def test_an_admin_that_was_removed_lets_nobody_in() -> None:
+    issuer = Issuer(device=ADMIN)
+    invitation = issuer.invite()
+    issuer.hear(ADMIN, by=FOUNDER)
+    assert issuer.refusal(invitation, JOINER) is JoinRefusal.NOT_ADMIN
+    [refused] = issuer.ask(Invite())
+    assert isinstance(refused, Answer)
+    assert isinstance(refused.value, Refused)

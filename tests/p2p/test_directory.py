@@ -207,7 +207,7 @@ def test_a_chain_through_a_device_that_is_no_admin_lets_nobody_in() -> None:
 def test_a_removed_device_is_neither_taken_in_nor_asked_for() -> None:
     removed = OTHERS[0]
     directory = directory_of(MESH, OWN, removed=(removed,))
-    assert refused(directory, presence_of(removed), removed.chain) is Merge.NOT_A_MEMBER
+    assert refused(directory, presence_of(removed), removed.chain) is Merge.REMOVED
     assert not directory.would_hold(removed.peer)
     with pytest.raises(NotAMember, match="removed"):
         directory.introduce(removed.peer, removed.chain)
@@ -220,8 +220,8 @@ def test_a_removed_device_that_is_still_held_says_nothing_new() -> None:
     merged([presence_of(OTHERS[0])], into=directory)
     removed.add(OTHERS[0].peer)
     newer = presence_of(OTHERS[0], version=(2, 1))
-    assert refused(directory, newer, OTHERS[0].chain) is Merge.NOT_A_MEMBER
-    assert refused(directory, telemetry_of(OTHERS[0]), None) is Merge.NOT_A_MEMBER
+    assert refused(directory, newer, OTHERS[0].chain) is Merge.REMOVED
+    assert refused(directory, telemetry_of(OTHERS[0]), None) is Merge.REMOVED
 
 
 def test_a_kind_of_a_newer_version_is_skipped() -> None:

@@ -9,6 +9,7 @@ from wire.answers import (
     Invited,
     PeerList,
     PeerView,
+    RemovalView,
     StatusView,
     TaskList,
     TaskView,
@@ -77,6 +78,8 @@ def status_view(**changes: object) -> StatusView:
         "incarnation": 5,
         "store": "a" * 26,
         "links": 1,
+        "removals": 1,
+        "is_removed": False,
         "members": 2,
         "health": HEALTH,
         "breaker": "closed",
@@ -166,6 +169,24 @@ def invited() -> Invited:
         ttl_us=86_400_000_000,
         addresses=["/ip4/127.0.0.1/tcp/4001"],
     )
+
+
+def removal_view(**changes: object) -> RemovalView:
+    """Return that the kitchen, an admin, was removed."""
+    fields: dict[str, object] = {
+        "id": peer_text(OTHER),
+        "name": "kitchen",
+        "is_done": True,
+        "is_admin": True,
+        "is_final": False,
+        "is_by_recovery_key": False,
+        "certificates_kept": ["hall"],
+        "certificates_void": [],
+        "removals_kept": 1,
+        "removals_void": 0,
+        "removals": 4,
+    }
+    return RemovalView(**{**fields, **changes})  # type: ignore[arg-type]  # the fields of a test
 
 
 def task_list() -> TaskList:

@@ -17,7 +17,16 @@ from wire.codec import FrameCodec
 from wire.events import Event
 from wire.ids import PeerId
 from wire.keys import Ed25519Verifier
-from wire.messages import LINK_PROTOCOL, MESSAGES, Heartbeat, Hello, Message
+from wire.membership import Chain
+from wire.messages import (
+    LINK_PROTOCOL,
+    MESSAGES,
+    Heartbeat,
+    Hello,
+    LinkRefused,
+    Message,
+    RefusalReason,
+)
 from wire.records import ProtocolRange
 
 Kind = TypeVar("Kind")
@@ -64,11 +73,17 @@ class Linked:
             codec=FrameCodec(MESSAGES, Ed25519Verifier()),
             hello=lambda: hello or hello_of(mesh, device),
             genesis=mesh.genesis,
-            is_removed=self.removed.__contains__,
+            objection=self._objection,
             emit=self._emit,
             settings=settings or LinkSettings(),
             metrics=self.metrics,
         )
+
+    def _objection(self, peer: PeerId, chain: Chain) -> LinkRefused | None:
+        assert chain
+        if peer not in self.removed:
+            return None
+        return LinkRefused(reason=RefusalReason.REMOVED, detail="this device was removed")
 
     async def _emit(self, event: Event) -> None:
         await self.may_emit.wait()
