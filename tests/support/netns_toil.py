@@ -10,7 +10,7 @@ from support.wasm import wat
 
 from sandbox.wasi_abi import WASI_MODULE
 
-TURNS_COUNT = 3_000_000_000  # five seconds of one core
+TURNS_COUNT = 2_000_000_000  # three seconds of one core
 FACTOR, SUMMAND = 6_364_136_223_846_793_005, 1_442_695_040_888_963_407
 
 _PROGRAM = f"""
