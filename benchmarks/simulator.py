@@ -14,6 +14,7 @@ from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.engine import US_PER_S
 from simulations.mesh_node import MESH_NODE
+from simulations.trace import TraceLevel
 from simulations.world import World, WorldSettings
 
 BUDGET = Budget(sends_per_second_max=100_000, bytes_per_second_max=1 << 40)
@@ -39,6 +40,7 @@ def measure(node_count: int, seconds: int, members_max: int) -> None:
         host=HostSettings(members_max=members_max),
         budget=BUDGET,
         discovery=Discovery.SEEDS,
+        trace=TraceLevel.DIGEST,
     )
     begun_s = time.process_time()
     world = World(settings, MESH_NODE)

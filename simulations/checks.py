@@ -7,6 +7,7 @@ S2 ...) are those of docs/simulation.md. A breach raises InvariantBroken at once
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
@@ -28,7 +29,7 @@ from wire.events import Event
 from wire.ids import BatchId, PeerId, StoreId, TaskId, task_id_from_text
 from wire.messages import LeaseGranted, Message, OfferAccepted, ReceiptGiven, Settled
 from wire.signed import Signed, SignedBody, Verifier, signing_bytes
-from wire.tasks import Contract, Epoch, Lease, Receipt, Vote, batch_id_of
+from wire.tasks import Contract, Epoch, Lease, Outcome, Receipt, Vote, batch_id_of
 
 BREAKER_MILLICELSIUS = 85_000
 
@@ -48,6 +49,9 @@ class AcceptedTask:
 class Checks:
     """Watches all honest devices of a run: what a liar says is no breach."""
 
+    observed_events = (on.Restarted, on.Executed, on.ExecutionFailed, on.Sampled)
+    observed_effects = (do.Send, do.Execute, do.Kill, do.Persist, do.Answer)
+
     def __init__(
         self,
         engine: Engine,
@@ -56,8 +60,9 @@ class Checks:
         *,
         members_count: int = 0,
         liars: frozenset[int] = frozenset(),
+        on_decided: Callable[[BatchId, int, Outcome], None] = lambda *_: None,
     ) -> None:
-        self.register = Register(self._is_liar, lambda: engine.now_us)
+        self.register = Register(self._is_liar, lambda: engine.now_us, on_decided)
         self.looked: Counter[str] = Counter()  # how often each invariant was looked at
         self.accepted: list[AcceptedTask] = []
         self.seen: Counter[str] = Counter()  # what happened at least sometimes

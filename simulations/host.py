@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from simulations.backup import Backup, HomeBlobs
 from simulations.blobs import Transfers
@@ -24,6 +23,7 @@ from simulations.errors import NodeRaised
 from simulations.gray import Gray
 from simulations.hands import Hands
 from simulations.network import Network
+from simulations.observers import Observers
 from simulations.process import Process
 from simulations.sandbox import Workers
 from simulations.seeds import seed_number, source
@@ -42,18 +42,6 @@ CLOCK_ORIGIN_US_MAX = 30 * 86_400_000_000
 SLEEP_US_MAX = 1_000_000
 
 
-class Observer(Protocol):
-    """Sees everything that a node handles and wants, as it happens; changes nothing."""
-
-    def saw_event(self, host: SimulatedHost, event: Event) -> None:
-        """`event` is about to be handled."""
-        ...
-
-    def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
-        """`effect` is about to be carried out."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What all devices of a run share."""
@@ -63,7 +51,7 @@ class Surroundings:
     transfers: Transfers
     dht: Dht
     trace: TraceLog
-    observers: list[Observer]
+    observers: Observers
     seed: int
 
 
@@ -323,8 +311,7 @@ class SimulatedHost:
         if node is None:
             return
         self.around.trace.add_handled(self._engine.now_us, self.index, event)
-        for observer in self.around.observers:
-            observer.saw_event(self, event)
+        self.around.observers.saw_event(self, event)
         try:
             wanted = node.handle(event, self._clock.now_us())
         except Exception as error:
@@ -354,10 +341,10 @@ class SimulatedHost:
         if self._watch:
             self._carry_out_watched(wanted)
             return
-        observers, carry_out = self.around.observers, self._hands.carry_out
+        of_effect, carry_out = self.around.observers.of_effect, self._hands.carry_out
         for effect in wanted:
-            for observer in observers:
-                observer.saw_effect(self, effect)
+            for saw in of_effect.get(type(effect), ()):
+                saw(self, effect)
             carry_out(effect)
 
     def _carry_out_watched(self, wanted: Sequence[Effect]) -> None:
@@ -369,8 +356,7 @@ class SimulatedHost:
                 action()
                 if self._node is not node:
                     return
-            for observer in self.around.observers:
-                observer.saw_effect(self, effect)
+            self.around.observers.saw_effect(self, effect)
             self._hands.carry_out(effect)
             for action in after:
                 action()

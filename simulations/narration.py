@@ -17,8 +17,6 @@ Who is told of an outcome is in the lines `answer.TaskView`.
 
 from __future__ import annotations
 
-from itertools import islice
-
 from simulations.engine import Engine
 from simulations.host import SimulatedHost
 from simulations.trace import WORLD, Field, TraceLog
@@ -35,23 +33,17 @@ PEER_CHARACTERS = 12  # of hexadecimal, as in all lines of a trace
 
 
 class Narrator:
-    """An observer of every device, which changes nothing.
+    """An observer of every device, which changes nothing."""
 
-    `outcomes` is what an onlooker counts as decided, in the order of decision; it only grows.
-    """
+    observed_events = (on.Restarted, on.Executed, on.ExecutionFailed)
+    observed_effects = (do.Send, do.Execute, do.Kill, do.Answer)
 
-    def __init__(
-        self, engine: Engine, trace: TraceLog, outcomes: dict[tuple[BatchId, int], Outcome]
-    ) -> None:
+    def __init__(self, engine: Engine, trace: TraceLog) -> None:
         self._engine = engine
         self._trace = trace
-        self._outcomes = outcomes
-        self._decided_count = 0
 
     def saw_event(self, host: SimulatedHost, event: Event) -> None:
         """Note who a device is, and how its runs end."""
-        if len(self._outcomes) > self._decided_count:
-            self._note_decided()
         match event:
             case on.Restarted():
                 host.note("device.named", {"peer": host.peer.hex()[:PEER_CHARACTERS]})
@@ -72,14 +64,11 @@ class Narrator:
             case do.Answer(_, Accepted(batch=batch, tasks=tasks)):
                 host.note("batch.accepted", {"batch": batch, "count": len(tasks)})
 
-    def _note_decided(self) -> None:
-        new_count = len(self._outcomes) - self._decided_count
-        newest_first = list(islice(reversed(self._outcomes.items()), new_count))
-        for (batch, index), outcome in reversed(newest_first):
-            fields: dict[str, Field] = {"batch": base32_text(batch), "index": index}
-            fields["outcome"] = outcome.kind.value
-            self._trace.add(self._engine.now_us, WORLD, "task.decided", fields)
-        self._decided_count = len(self._outcomes)
+    def note_decided(self, batch: BatchId, index: int, outcome: Outcome) -> None:
+        """Note what an onlooker counts as decided."""
+        fields: dict[str, Field] = {"batch": base32_text(batch), "index": index}
+        fields["outcome"] = outcome.kind.value
+        self._trace.add(self._engine.now_us, WORLD, "task.decided", fields)
 
 
 def _note_lease(host: SimulatedHost, lease: Lease) -> None:

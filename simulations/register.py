@@ -20,11 +20,13 @@ class Register:
         self,
         is_liar: Callable[[PeerId], bool] = lambda _: False,
         now_us: Callable[[], int] = lambda: 0,
+        on_decided: Callable[[BatchId, int, Outcome], None] = lambda *_: None,
     ) -> None:
         self.outcomes: dict[tuple[BatchId, int], Outcome] = {}
         self.decided_us: dict[tuple[BatchId, int], int] = {}
         self._is_liar = is_liar
         self._now_us = now_us
+        self.on_decided = on_decided
         self._contracts: dict[BatchId, Contract] = {}
         self._votes: dict[tuple[BatchId, int, Epoch], dict[PeerId, Outcome]] = {}
 
@@ -57,7 +59,10 @@ class Register:
                 self._decide(body.batch, index, outcome)
 
     def _decide(self, batch: BatchId, index: int, outcome: Outcome) -> None:
-        first = self.outcomes.setdefault((batch, index), outcome)
-        self.decided_us.setdefault((batch, index), self._now_us())
-        if first != outcome:
+        first = self.outcomes.get((batch, index))
+        if first is None:
+            self.outcomes[batch, index] = outcome
+            self.decided_us[batch, index] = self._now_us()
+            self.on_decided(batch, index, outcome)
+        elif first != outcome:
             raise InvariantBroken(f"S2: {batch.hex()}.{index} is {first} and {outcome}")

@@ -18,6 +18,7 @@ from simulations.faults import Faults
 from simulations.plan import Plan
 from simulations.plan_checks import check_plan
 from simulations.steps import AnyStep
+from simulations.trace import TraceLevel
 from simulations.world import Blueprint, World, WorldSettings
 from wire.tasks import OutcomeKind
 
@@ -51,7 +52,14 @@ class Report(Struct, frozen=True, kw_only=True):
 class Runner:
     """One run of a plan. Raises BadScenario, before anything is done, for one that cannot be."""
 
-    def __init__(self, plan: Plan, blueprint: Blueprint, *, repeat_with: str) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        blueprint: Blueprint,
+        *,
+        repeat_with: str,
+        trace: TraceLevel = TraceLevel.FULL,
+    ) -> None:
         check_plan(plan)
         self.plan = plan
         self.world = World(
@@ -67,6 +75,7 @@ class Runner:
                 liars=tuple(_liars(plan)),
                 exercises_wire=plan.exercises_wire,
                 repeat_with=repeat_with,
+                trace=trace,
             ),
             blueprint,
         )

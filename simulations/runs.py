@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from simulations.errors import EventBudgetSpent, InvariantBroken, NotReached, SimulationError
 from simulations.plan import Plan
 from simulations.runner import Report, Runner
+from simulations.trace import TraceLevel
 from simulations.world import Blueprint
 
 STORM = "S11"
@@ -37,10 +38,15 @@ class Run:
 
 
 def carry_out(
-    plan: Plan, blueprint: Blueprint, *, repeat_with: str, until_us: int | None = None
+    plan: Plan,
+    blueprint: Blueprint,
+    *,
+    repeat_with: str,
+    until_us: int | None = None,
+    trace: TraceLevel = TraceLevel.FULL,
 ) -> Run:
     """Carry a plan out, up to `until_us` of virtual time if that is given."""
-    runner = Runner(plan, blueprint, repeat_with=repeat_with)
+    runner = Runner(plan, blueprint, repeat_with=repeat_with, trace=trace)
     if until_us is not None:
         runner.world.engine.at(until_us, _stop)
     try:

@@ -19,6 +19,7 @@ from simulations.plan_checks import check_plan
 from simulations.plan_edits import Edit, edits_of
 from simulations.runs import carry_out
 from simulations.steps import AnyStep
+from simulations.trace import TraceLevel
 from simulations.world import Blueprint
 
 RUNS_MAX = 2_000
@@ -138,6 +139,7 @@ def breaks_like(broke: str, blueprint: Blueprint) -> Callable[[Plan], bool]:
     """Return what says whether a plan breaks the same: other errors are other failures."""
 
     def breaks(plan: Plan) -> bool:
-        return carry_out(plan, blueprint, repeat_with="a step of shrinking").broke == broke
+        run = carry_out(plan, blueprint, repeat_with="a step of shrinking", trace=TraceLevel.DIGEST)
+        return run.broke == broke
 
     return breaks

@@ -11,6 +11,7 @@ from msgspec import Struct
 from simulations.errors import BadScenario
 from simulations.plan import Plan
 from simulations.runs import Run, carry_out
+from simulations.trace import TraceLevel
 from simulations.world import Blueprint
 
 BAD_SCENARIO = "bad scenario"
@@ -52,10 +53,10 @@ def result_of_seed(
         plan = plan_of(seed)
     except BadScenario as error:
         return SeedResult(seed=seed, broke=BAD_SCENARIO, message=str(error))
-    run = carry_out(plan, blueprint, repeat_with=repeat_with)
+    run = carry_out(plan, blueprint, repeat_with=repeat_with, trace=TraceLevel.DIGEST)
     is_deterministic = True
     if is_twice or run.error is not None:
-        again = carry_out(plan, blueprint, repeat_with=repeat_with)
+        again = carry_out(plan, blueprint, repeat_with=repeat_with, trace=TraceLevel.DIGEST)
         is_deterministic = is_same(run, again)
     report = run.report
     return SeedResult(

@@ -152,11 +152,12 @@ def is_caught(
     *, shell: Callable[..., Shell] = Shell, mailbox: Callable[[], Mailbox] = Mailbox
 ) -> bool:
     """Say whether a run leaves another trace than the simulator's, or its node or checks raise."""
-    for name in ("calm", "cancel", "one-way-cut", "executor-crash"):
-        plan = scenario(name).plan(1)
+    # Of these seeds of `cancel`, five programs are killed in the third.
+    for name, seed in (("calm", 1), ("cancel", 3), ("one-way-cut", 1), ("executor-crash", 1)):
+        plan = scenario(name).plan(seed)
         expected = simulated(plan)
         try:
-            if under_shells(plan, 1, shell=shell, mailbox=mailbox) != expected:
+            if under_shells(plan, seed, shell=shell, mailbox=mailbox) != expected:
                 return True
         except BadScenario:
             raise  # the hosts refuse it, whatever is planted

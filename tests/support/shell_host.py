@@ -136,8 +136,7 @@ class WatchedNode:
         host = self._host
         assert now_us == host.now_us, "the shell told the node another time"
         host.around.trace.add_handled(host.around.engine.now_us, host.index, event)
-        for observer in host.around.observers:
-            observer.saw_event(host, event)
+        host.around.observers.saw_event(host, event)
         return self._node.handle(event, now_us)
 
 
