@@ -125,6 +125,10 @@ class MeshNode:
             name_of=self._neighbours.name_of,
         )
 
+    def verdict(self, peer: PeerId) -> Verdict:
+        """Return what this device concluded, when it last did anything, of another one's life."""
+        return self._neighbours.verdicts.of(peer, now_us=self._device.now_us)
+
     @property
     def directory(self) -> Directory:
         """The members this device knows; hosts only read it."""

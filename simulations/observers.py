@@ -49,10 +49,14 @@ class Observers:
         self.of_event: dict[type[Struct], tuple[SawEvent, ...]] = {}
         self.of_effect: dict[type[Struct], tuple[SawEffect, ...]] = {}
         for observer in observers:
-            for kind in observer.observed_events:
-                self.of_event[kind] = (*self.of_event.get(kind, ()), observer.saw_event)
-            for kind in observer.observed_effects:
-                self.of_effect[kind] = (*self.of_effect.get(kind, ()), observer.saw_effect)
+            self.add(observer)
+
+    def add(self, observer: Observer) -> None:
+        """Tell one more, after the others."""
+        for event in observer.observed_events:
+            self.of_event[event] = (*self.of_event.get(event, ()), observer.saw_event)
+        for effect in observer.observed_effects:
+            self.of_effect[effect] = (*self.of_effect.get(effect, ()), observer.saw_effect)
 
     def saw_event(self, host: SimulatedHost, event: Event) -> None:
         """Tell those who look at such events."""

@@ -11,7 +11,7 @@ from functools import partial
 
 from benchmarks.membership.mesh import Change, MeshSettings, NodePair, Traffic, View
 from meshd.node import MeshNode
-from simulations.checks import Budget
+from simulations.budget import Budget
 from simulations.cpu import CpuCosts
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
@@ -36,14 +36,14 @@ def believed(node: MeshNode, subject: PeerId) -> View:
     member = node.directory.get(subject)
     if member is None or member.has_left:
         return View.UNKNOWN
-    is_dead = getattr(node.directory, "is_dead", None)
-    if is_dead is not None and is_dead(subject):
-        return View.DEAD
-    return View.ALIVE
+    return View(str(node.verdict(subject).state))
 
 
 class MeshdMesh:
     """Devices of one run; a `benchmarks.membership.mesh.Mesh`."""
+
+    observed_events = (Received, PublishedReceived)
+    observed_effects = ()
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
@@ -69,7 +69,7 @@ class MeshdMesh:
         self._has_started: set[int] = set()
         self._peers = [host.peer for host in self._world.hosts]
         self._world.network.on_sent = self._count_frame
-        self._world.hosts[0].around.observers.append(self)
+        self._world.hosts[0].around.observers.add(self)
 
     @property
     def now_us(self) -> int:
@@ -203,4 +203,4 @@ class MeshdMesh:
             self._new_records_count += is_new
 
     def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
-        """Nothing to do."""
+        """Nothing: it looks at no effect."""
