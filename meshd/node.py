@@ -18,6 +18,7 @@ from meshd.settings import NodeSettings
 from meshd.views import PeerViews, breaker_reason
 from meshd.work import Work
 from p2p.directory import Chain, Directory, Member
+from p2p.verdicts import Verdict
 from scheduler.own_breaker import OwnBreakerDue
 from telemetry.sample import decode_sample
 from wire.answers import RefusalCode, Refused, StatusView
