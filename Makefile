@@ -17,7 +17,7 @@ INTEROP_STAMP := tests/interop/node_modules/.setup-done
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership demo lock clean
+.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership bench-agents demo lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -70,6 +70,15 @@ bench-sim: $(STAMP)  ## Measure how fast the simulator is, and how its cost grow
 
 bench-membership: $(STAMP)  ## Compare membership with SWIM + Lifeguard, simulated (hours; QUICK=1: few seeds)
 	$(RUN) benchmarks.membership $(if $(QUICK),--quick)
+
+bench-agents: $(STAMP) build/serf/usr/bin/serf  ## Compare twenty real daemons with twenty of Serf's agents, on loopback
+	$(RUN) benchmarks.membership.serf --serf build/serf/usr/bin/serf
+
+# Unpacked, not installed: Debian's package starts an agent that listens everywhere.
+build/serf/usr/bin/serf:
+	mkdir -p build/serf
+	cd build/serf && apt-get download serf
+	dpkg -x build/serf/serf_*.deb build/serf
 
 demo: $(STAMP)  ## Start three daemons, run real work on them, verify every receipt, stop them
 	"$(VENV)/bin/python" examples/demo.py

@@ -79,7 +79,8 @@ def frozen(mesh: Mesh, seed: int) -> Outcome:
     """A tenth of the nodes stall nearly always for a minute, at the same times.
 
     The sample is how many healthy nodes anyone declared dead. Beside it: how often any view of a
-    frozen node turned to dead or back in this minute, as the events of Serf would tell.
+    frozen node turned to dead or back in this minute, as the events of Serf would tell, and the
+    same with the time after it in which they return.
     """
     _settle(mesh)
     count = mesh.node_count
@@ -91,15 +92,23 @@ def frozen(mesh: Mesh, seed: int) -> Outcome:
         mesh.run_for(min(FROZEN_US, end_us - mesh.now_us))
         mesh.thaw(stalling)
         mesh.run_for(min(FREEZE_EVERY_US - FROZEN_US, max(0, end_us - mesh.now_us)))
-    turned = [one for one in changes if one.subject in stalling]
-    about_count = sum(View.DEAD in (one.before, one.after) for one in turned)
-    degraded_count = sum(one.after is View.DEGRADED for one in turned)
+    in_time_count = _turns_count(changes, stalling)
+    degraded_count = sum(one.after is View.DEGRADED and one.subject in stalling for one in changes)
     mesh.run_for(SETTLE_US)
     dead = {one.subject for one in changes if _is_death(one, healthy)}
     return Outcome(
         samples=(len(dead),),
-        beside={"state changes about the frozen": about_count, "degraded views": degraded_count},
+        beside={
+            "state changes about the frozen": in_time_count,
+            "with their return": _turns_count(changes, stalling),
+            "degraded views": degraded_count,
+        },
     )
+
+
+def _turns_count(changes: Sequence[Change], subjects: Sequence[int]) -> int:
+    """Count the views that turned to dead or back."""
+    return sum(View.DEAD in (one.before, one.after) for one in changes if one.subject in subjects)
 
 
 def half_cut(mesh: Mesh, seed: int) -> Outcome:
