@@ -11,7 +11,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 import structlog
@@ -21,6 +21,7 @@ from meshd.content import ContentGate, Output
 from meshd.control_answers import (
     END,
     ReceiptHead,
+    RecoveryKeyAnswer,
     ResultHead,
     Stopping,
     encode_answer,
@@ -31,7 +32,9 @@ from meshd.control_errors import ClientMisbehaved
 from meshd.control_frames import PROTOCOL_HIGHEST, PROTOCOL_LOWEST, encode_frame
 from meshd.control_listener import listen, remove, user_of
 from meshd.control_requests import (
+    EraseRecoveryKey,
     Request,
+    RevealRecoveryKey,
     Stop,
     SubmitRequest,
     decode_greeting,
@@ -54,20 +57,40 @@ Ask: TypeAlias = Callable[[Command], AbstractAsyncContextManager[AsyncIterator[A
 log = structlog.get_logger()
 
 
+class RecoveryKeeper(Protocol):
+    """Holds the mesh's recovery key, if it is here: `meshd.recovery.RecoveryDesk`."""
+
+    def reveal(self) -> RecoveryKeyAnswer:
+        """Return it. Raises MeshError."""
+        ...
+
+    async def erase(self, public: str) -> RecoveryKeyAnswer:
+        """Erase it from the home. Raises MeshError."""
+        ...
+
+
 class ControlServer:
     """Serves the control socket at `path`.
 
     `ask` puts a command to the node; leaving its context before the last answer withdraws the
-    question. `content` seals what comes in and opens what goes out. `stop` begins to stop the
+    question. `content` seals what comes in and opens what goes out. `recovery` has the
+    mesh's recovery key. `stop` begins to stop the
     daemon and returns at once.
     """
 
     def __init__(
-        self, path: Path, *, ask: Ask, content: ContentGate, stop: Callable[[], None]
+        self,
+        path: Path,
+        *,
+        ask: Ask,
+        content: ContentGate,
+        recovery: RecoveryKeeper,
+        stop: Callable[[], None],
     ) -> None:
         self._path = path
         self._ask = ask
         self._content = content
+        self._recovery = recovery
         self._stop = stop
         self._client_count = 0
         self._uploads = trio.CapacityLimiter(UPLOADS_MAX)
@@ -139,6 +162,10 @@ class ControlServer:
                 await frames.send_each(encode_answer(Stopping(pid=os.getpid())))
             case SubmitRequest():
                 await self._submit(frames, request)
+            case RevealRecoveryKey():
+                await frames.send_each(encode_answer(self._recovery.reveal()))
+            case EraseRecoveryKey(public):
+                await frames.send_each(encode_answer(await self._recovery.erase(public)))
             case _:
                 await frames.answer_with(lambda: self._relay(frames, request))
 

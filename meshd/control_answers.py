@@ -38,7 +38,19 @@ class Stopping(Struct, frozen=True, kw_only=True, tag_field="answer", tag="stopp
     pid: int
 
 
-Head = Answer | ResultHead | ReceiptHead | Stopping
+class RecoveryKeyAnswer(Struct, frozen=True, kw_only=True, tag_field="answer", tag="recovery_key"):
+    """The mesh's recovery key: `file` is what to write, null once it is erased from the home."""
+
+    mesh: str
+    public: str  # the key's public half, as a peer id
+    file: str | None
+
+    def __repr__(self) -> str:
+        """Name the key: the rest is secret."""
+        return f"RecoveryKeyAnswer({self.public})"
+
+
+Head = Answer | ResultHead | ReceiptHead | Stopping | RecoveryKeyAnswer
 
 END = encode_frame({"end": True})
 

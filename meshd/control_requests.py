@@ -22,6 +22,7 @@ from wire.commands import (
     Invite,
     ListPeers,
     ListTasks,
+    Remove,
     WaitBatch,
     WaitTask,
 )
@@ -98,6 +99,16 @@ class Stop(Struct, frozen=True, tag_field="command", tag="stop"):
     """Stop the daemon. Answered by `stopping` with its process id."""
 
 
+class RevealRecoveryKey(Struct, frozen=True, tag_field="command", tag="recovery_key"):
+    """Give the mesh's recovery key, to be written to a file. Answered by `recovery_key`."""
+
+
+class EraseRecoveryKey(Struct, frozen=True, tag_field="command", tag="erase_recovery_key"):
+    """Erase the recovery key from the home: it is safe elsewhere. Answered by `recovery_key`."""
+
+    public: Annotated[str, Meta(max_length=128)]
+
+
 class ClientGreeting(Struct, frozen=True, kw_only=True):
     """The first frame of a client: the version of the protocol that it chose."""
 
@@ -124,6 +135,9 @@ Request: TypeAlias = (
     | GetResult
     | CancelTask
     | GetReceipt
+    | Remove
+    | RevealRecoveryKey
+    | EraseRecoveryKey
     | Stop
 )
 

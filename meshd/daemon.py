@@ -31,16 +31,20 @@ from meshd.logs import bind_device
 from meshd.mailbox import US_PER_S, Mailbox
 from meshd.membership import (
     MembershipRow,
+    Papers,
     check_owner,
     found,
     joined,
     load_membership,
     may_leave,
+    needs_new_papers,
     refuse_other_mesh,
+    removals_of,
     save_membership,
 )
 from meshd.node import MeshNode
 from meshd.questions import Questions
+from meshd.recovery import RecoveryDesk
 from meshd.runs import Contents, ModuleShelf, Runs
 from meshd.secrecy import forbid_core_dumps
 from meshd.sensing import run_sensing
@@ -74,9 +78,9 @@ from wire.events import (
 )
 from wire.ids import PeerId, mesh_text, peer_text
 from wire.keys import Ed25519Keys, Ed25519Verifier
-from wire.membership import Invitation
+from wire.membership import Invitation, Removal
 from wire.messages import MESSAGES, RecordsGiven
-from wire.signed import encode_body
+from wire.signed import Signed, encode_body
 
 GOODBYE_S = 1.0
 STOP_S_MAX = 4.0
@@ -222,7 +226,8 @@ class Daemon:
         known = load_membership(self._store)
         if known is not None:
             check_owner(known, own=self._keys.peer, home=self._home)
-        invitation = self._invitation(known)
+        invitation = self._invitation(known, stored)
+        granted_removals: tuple[Signed[Removal], ...] = ()
         async with trio.open_nursery() as nursery:
             self._starting = nursery.cancel_scope
             await nursery.start(self._store.run)
@@ -232,11 +237,14 @@ class Daemon:
             host = await self._start_host(nursery, known, invitation)
             if invitation is not None:
                 granted = await redeem(host, invitation, self._config.name)
-                known = joined(invitation, granted)
+                known = joined(invitation, granted, known)
+                granted_removals = granted.removals
                 await save_membership(self._store, known)
                 log.info("mesh.joined", mesh=mesh_text(known.mesh))
             assert known is not None, "founded, joined or known before"  # noqa: S101
-            await self._start_parts(nursery, host, known, stored, rows)
+            # Those of the grant are the node's to keep: its first event writes them.
+            removals = (*known.removals, *granted_removals)
+            await self._start_parts(nursery, host, known, removals, stored, rows)
             await self._mailbox.post(Listening(host.addresses))
             if invitation is not None:
                 seen = PeerSeen(invitation.issuer, invitation.addresses, "invitation")
@@ -249,12 +257,17 @@ class Daemon:
         if self._failure is not None:
             raise self._failure
 
-    def _invitation(self, known: MembershipRow | None) -> Invitation | None:
+    def _invitation(
+        self, known: MembershipRow | None, stored: tuple[Row, ...]
+    ) -> Invitation | None:
         """Return the invitation to redeem; None if there is none, or none is needed any more."""
         invitation = self._options.join
         if invitation is None or known is None:
             return invitation
         if known.mesh == invitation.mesh:
+            removals = removals_of(known, stored)
+            if needs_new_papers(known, removals, own=self._keys.peer):
+                return invitation
             log.info("mesh.joined_before", mesh=mesh_text(known.mesh))
             return None
         if not may_leave(known, own=self._keys.peer, store=self._store):
@@ -319,10 +332,11 @@ class Daemon:
         nursery: trio.Nursery,
         host: Host,
         known: MembershipRow,
+        removals: tuple[Signed[Removal], ...],
         stored: tuple[Row, ...],
         rows: RowReader,
     ) -> None:
-        node = self._new_node(known)
+        node = self._new_node(known, removals)
         emit = self._mailbox.post
         blobs = BlobStore(self._home.blobs, self._config.storage.blobs_bytes_max)
         gate = ContentGate(self._keys, blobs)
@@ -370,6 +384,8 @@ class Daemon:
         self._mailbox.post_durable(
             tuple(node.handle(Restarted(store=self._store.store_id, rows=stored), now_us()))
         )
+        papers = Papers(self._store, known)
+        recovery = RecoveryDesk(papers, own=self._keys.peer, name=self._config.name)
         status = StatusDesk(
             home=self._home,
             metrics=self._metrics,
@@ -377,11 +393,13 @@ class Daemon:
             blobs=blobs,
             store=self._store,
             defects=self._defects,
+            recovery_warning=recovery.warning,
         )
         control = ControlServer(
             control_socket_path(self._home.path),
             ask=lambda command: status.completed(questions.ask(command)),
             content=gate,
+            recovery=recovery,
             stop=self.stop,
         )
         nursery.start_soon(writer.run)
@@ -412,7 +430,7 @@ class Daemon:
     def _is_welcome(self, author: PeerId, record: bytes) -> bool:
         return not self._defects.quarantine_us(author, now_us=now_us()) and _is_records(record)
 
-    def _new_node(self, known: MembershipRow) -> MeshNode:
+    def _new_node(self, known: MembershipRow, removals: tuple[Signed[Removal], ...]) -> MeshNode:
         config = self._config
         return MeshNode(
             settings=NodeSettings(
@@ -445,7 +463,7 @@ class Daemon:
             genesis=known.genesis,
             chain=known.chain,
             network_key=known.network_key,
-            removals=known.removals,
+            removals=removals,
             rng=SystemRandom(),
         )
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import ClassVar
 
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from meshd.errors import DaemonError, InvitationUnreadable
 from meshd.home import Home
 from meshd.store import Store, Write
+from p2p.removals import RemovalRow, Removals
 from wire.codec import Decoder
+from wire.effects import Row
 from wire.errors import MalformedFrame
 from wire.ids import MeshId, PeerId, mesh_text, peer_text
 from wire.keys import SEED_BYTES, Ed25519Keys, Ed25519Verifier
@@ -93,6 +97,22 @@ async def save_membership(store: Store, membership: MembershipRow) -> None:
     await store.persist([Write(kind=MembershipRow.KIND, key=MembershipRow.KEY, body=body)])
 
 
+class Papers:
+    """The papers of the running device: what they are now, and how they change on the disk."""
+
+    def __init__(self, store: Store, row: MembershipRow) -> None:
+        self._store = store
+        self.row = row
+
+    async def erase_recovery_seed(self) -> None:
+        """Forget the recovery key, so that no copy of it stays in the files. Raises StoreError."""
+        row = replace(self.row, recovery_seed=None)
+        body = encode_body(row)
+        write = Write(kind=MembershipRow.KIND, key=MembershipRow.KEY, body=body)
+        await self._store.overwrite(write)
+        self.row = row
+
+
 def found(keys: Ed25519Keys, *, operator: str) -> MembershipRow:
     """Return the papers of a new mesh of one."""
     recovery_seed = os.urandom(SEED_BYTES)
@@ -110,14 +130,37 @@ def found(keys: Ed25519Keys, *, operator: str) -> MembershipRow:
     )
 
 
-def joined(invitation: Invitation, granted: JoinGranted) -> MembershipRow:
-    """Return the papers that an invitation was redeemed for."""
-    return MembershipRow(
-        genesis=granted.genesis,
-        chain=granted.chain,
-        network_key=invitation.network_key,
-        removals=granted.removals,
+def joined(
+    invitation: Invitation, granted: JoinGranted, known: MembershipRow | None
+) -> MembershipRow:
+    """Return the papers that an invitation was redeemed for, perhaps by a member of before.
+
+    The removals that came with them are the node's to keep: there may be megabytes of them.
+    """
+    papers = MembershipRow(
+        genesis=granted.genesis, chain=granted.chain, network_key=invitation.network_key
     )
+    if known is None or known.mesh != papers.mesh:
+        return papers
+    return replace(papers, removals=known.removals, recovery_seed=known.recovery_seed)
+
+
+def removals_of(membership: MembershipRow, stored: Iterable[Row]) -> Removals:
+    """Return the removals that a home holds."""
+    removals = Removals(genesis=membership.genesis)
+    rows = [row.value for row in stored if isinstance(row.value, RemovalRow)]
+    removals.add((*membership.removals, *(row.removal for row in rows)))
+    return removals
+
+
+def needs_new_papers(membership: MembershipRow, removals: Removals, *, own: PeerId) -> bool:
+    """Say whether a member has to be let in anew. Raises MembershipError if that cannot be."""
+    if removals.is_removed(own):
+        raise MembershipError(
+            f"this device was removed from mesh {mesh_text(membership.mesh)[:12]}, for good: to"
+            " come back as a new device, start with another --home"
+        )
+    return removals.is_void(membership.chain)
 
 
 def read_invitation(text: str) -> Invitation:

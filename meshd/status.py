@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 
 import msgspec
@@ -29,6 +29,7 @@ class StatusDesk:
         blobs: BlobStore,
         store: Store,
         defects: Defects,
+        recovery_warning: Callable[[], str | None],
     ) -> None:
         self._home = home
         self._metrics = metrics
@@ -36,6 +37,7 @@ class StatusDesk:
         self._blobs = blobs
         self._store = store
         self._defects = defects
+        self._recovery_warning = recovery_warning
 
     @asynccontextmanager
     async def completed(
@@ -55,6 +57,8 @@ class StatusDesk:
         warnings = [*view.warnings]
         if (defect := self._defects.warning()) is not None:
             warnings.append(defect)
+        if (kept := self._recovery_warning()) is not None:
+            warnings.append(kept)
         if pool.start_failure:
             warnings.append(f"no task can run: {pool.start_failure}")
         if self._store.changes:

@@ -29,6 +29,7 @@ BODY_BYTES_MAX = 16 << 20
 CALL_BYTES_MAX = 64 << 20
 LOAD_ROWS_MAX = 1_000
 READERS_MAX = 4
+CHECKPOINT_TRIES_MAX = 5  # each waits as long as the busy timeout for readers
 
 _PUT = """INSERT INTO records (kind, key, body) VALUES (?, ?, ?)
           ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body"""
@@ -149,6 +150,17 @@ class Store:
         if call.error is not None:
             raise StoreFailed(str(call.error)) from call.error
 
+    async def overwrite(self, write: Write) -> None:
+        """Write one row so that no copy of what it held before stays in the files.
+
+        Freed bytes are zeroed and the write-ahead log is emptied. Raises StoreFailed.
+        """
+        _checked_size([write])
+        try:
+            await trio.to_thread.run_sync(self._overwrite, write, limiter=self._writer)
+        except sqlite3.Error as error:
+            raise store_error(self.path, error) from error
+
     def load_all(self, kinds: Sequence[str]) -> dict[str, list[tuple[bytes, bytes]]]:
         """Return key and body of every row of `kinds`, in order of insertion.
 
@@ -237,6 +249,18 @@ class Store:
             roll_back(self._connection)
             raise
         self.rows_count += sum(len(call.writes) for call in calls)
+
+    def _overwrite(self, write: Write) -> None:
+        self._connection.execute("PRAGMA secure_delete = ON")
+        try:
+            self._commit([_Call((write,), 0)])
+            for _ in range(CHECKPOINT_TRIES_MAX):
+                is_busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not is_busy:
+                    return
+            raise sqlite3.OperationalError("a reader keeps the write-ahead log from being emptied")
+        finally:
+            self._connection.execute("PRAGMA secure_delete = FAST")
 
     def _closed(self) -> StoreFailed:
         return StoreFailed(f"{self.path} is closed: nothing was written")

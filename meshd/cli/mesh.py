@@ -60,7 +60,7 @@ PEER_COLUMNS = (
 )
 @pass_session
 def status(session: Session) -> int:
-    """Show this device: mesh, health, work, and what needs attention."""
+    """Show this device, its mesh and work, and what needs attention."""
     with session.connect() as client:
         answer = client.ask({"command": "status"})
     if session.is_json:

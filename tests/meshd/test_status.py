@@ -59,6 +59,7 @@ def desk_of(
     state: PoolState = STATE,
     changes: tuple[str, ...] = (),
     defects: Defects | None = None,
+    recovery_warning: str | None = None,
 ) -> tuple[StatusDesk, BlobStore, Metrics]:
     blobs, metrics = BlobStore(path / "blobs", 1 << 20), Metrics()
     desk = StatusDesk(
@@ -68,6 +69,7 @@ def desk_of(
         blobs=blobs,
         store=cast(Store, ChangedStore(changes)),
         defects=defects or Defects(),
+        recovery_warning=lambda: recovery_warning,
     )
     return desk, blobs, metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from support.daemons import Daemons, await_ready
+from support.daemons import Daemons, Device, await_linked, await_ready
 from support.netns import Fabric, fabric
 from support.netns_errands import await_decided, echoes
 from support.netns_measured import measured
@@ -65,3 +65,39 @@ def test_without_multicast_they_stay_apart_until_one_is_where_it_was(daemons: Da
         measured("devices found each other through one after", mesh.await_whole(60.0))
         mesh.assert_one_mesh()
         mesh.assert_calm()
+
+
+def test_two_meshes_on_one_host_find_their_own_by_multicast_and_never_each_other(
+    daemons: Daemons,
+) -> None:
+    with fabric(2) as network:
+        announcing = {"MESHD_MDNS__ENABLED": "true"}
+        pairs = []
+        for mesh in ("red", "blue"):
+            devices: list[Device] = []
+            token = None
+            for node in range(2):
+                device = daemons.start(
+                    f"{mesh}-{node}",
+                    listen=f"/ip4/{network.host(node)}/tcp/0",
+                    prefix=network.prefix(node),
+                    environ=announcing,
+                    join=token,
+                )
+                await_ready(device)
+                token = token or device.invite()
+                devices.append(device)
+            pairs.append(devices)
+        for devices in pairs:
+            await_linked(*devices)
+            for device in devices:  # they come back at other ports: only multicast tells
+                device.kill()
+        everybody = [device for devices in pairs for device in devices]
+        for node, device in enumerate(everybody):
+            daemons.restart(device, listen=f"/ip4/{network.host(node % 2)}/tcp/0")
+        await_ready(*everybody)
+        for devices in pairs:
+            await_linked(*devices)
+            for device in devices:
+                assert set(device.peers()) == {one.name for one in devices}
+                assert "other_mesh" not in device.log.read_text()

@@ -12,10 +12,14 @@ from structlog.testing import capture_logs
 
 from meshd.content import ContentGate
 from meshd.control import ControlServer
+from meshd.control_answers import RecoveryKeyAnswer
 from meshd.home import control_socket_path
+from meshd.recovery import RecoveryKeyGone
+from meshd.recovery_key import recovery_file
 from wire.answers import Answer, RefusalCode, Refused
 from wire.blobs import BlobRef, blob_ref
 from wire.commands import Command
+from wire.ids import MeshId
 from wire.keys import Ed25519Keys
 
 KEYS = Ed25519Keys(bytes(range(32)))
@@ -54,6 +58,7 @@ class ScriptedNode:
         self.withdrawn: list[type] = []
         self.has_withdrawn = trio.Event()
         self.stops = 0
+        self.recovery_erased: str | None = None
         self.fails_with: Exception | None = None
 
     def script(self, command: type, *answers: Answer, hangs: bool = False) -> None:
@@ -83,12 +88,27 @@ class ScriptedNode:
         if type(command) in self.hangs:
             await trio.sleep_forever()
 
+    def reveal(self) -> RecoveryKeyAnswer:
+        """Give a recovery key until it was erased."""
+        if self.recovery_erased is not None:
+            raise RecoveryKeyGone("the recovery key is not in this home any more")
+        return RecoveryKeyAnswer(
+            mesh="mesh", public="public", file=recovery_file(b"r" * 32, MeshId(bytes(32)), "desk")
+        )
+
+    async def erase(self, public: str) -> RecoveryKeyAnswer:
+        """Note what was to be erased."""
+        self.recovery_erased = public
+        return RecoveryKeyAnswer(mesh="mesh", public=public, file=None)
+
     def stop(self) -> None:
         self.stops += 1
 
     def server(self, path: Path) -> ControlServer:
         """Return a server in front of this node."""
-        return ControlServer(path, ask=self.ask, content=self.content, stop=self.stop)
+        return ControlServer(
+            path, ask=self.ask, content=self.content, recovery=self, stop=self.stop
+        )
 
 
 @contextlib.contextmanager
