@@ -55,6 +55,7 @@ def crash_seen_by_all(mesh: Mesh, seed: int) -> Outcome:
         lambda: all(mesh.view(other, victim) is View.DEAD for other in others),
         within_us=CRASH_SEEN_US_MAX,
     )
+    mesh.run_for(WATCH_US)  # what has happened since the last look is seen by the next
     seen_us = {one.observer: one.at_us for one in changes if _is_death(one, {victim})}
     samples = [(seen_us[one] - begun_us) / US_PER_S if one in seen_us else NEVER for one in others]
     wrong = {one.subject for one in changes if _is_death(one, set(others))}

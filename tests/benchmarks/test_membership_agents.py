@@ -19,7 +19,7 @@ from benchmarks.membership.meshd_agents import MeshdAgents
 from benchmarks.membership.serf_agents import SerfAgents
 
 SERF = shutil.which("serf") or ""
-SLEEPER = "import time; print('ready', flush=True); time.sleep(600)"
+SLEEPER = "import time; sum(range(3_000_000)); print('ready', flush=True); time.sleep(600)"
 
 
 class Sleepers(Agents):

@@ -54,6 +54,14 @@ def test_a_scenario_measures_plain_swim(scenario: Scenario) -> None:
     assert all(0 <= sample < NEVER for sample in outcome.samples)
 
 
+def test_the_verdicts_of_meshd_are_views_and_their_changes_are_noted() -> None:
+    mesh = PROTOCOLS["meshd"](MeshSettings(seed=1, node_count=10))
+    outcome = scenarios.crash_seen_by_all(mesh, 1)
+    assert len(outcome.samples) == 9
+    assert all(0 < sample < 10 for sample in outcome.samples)
+    assert outcome.beside == {"others declared dead": 0}
+
+
 def test_nodes_that_stall_are_declared_dead_by_plain_swim_and_counted() -> None:
     mesh = PROTOCOLS["swim"](MeshSettings(seed=1, node_count=30))
     outcome = scenarios.frozen(mesh, 1)
