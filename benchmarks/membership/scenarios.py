@@ -221,17 +221,17 @@ def _settle(mesh: Mesh) -> None:
 
 def _until_full(mesh: Mesh, within_us: int) -> float:
     """Return the seconds until every node holds all others for alive, with no doubts."""
-    begun_us, everybody = mesh.now_us, range(mesh.node_count)
-    wrong: list[NodePair] = [(0, mesh.node_count - 1)]
+    begun_us, count = mesh.now_us, mesh.node_count
+    last_wrong = 0
 
     def is_full() -> bool:
-        if mesh.view(*wrong[0]) is not View.ALIVE:
-            return False  # what was wrong at the last look still is: the others need no look
-        for observer in everybody:
-            for subject in everybody:
-                if observer != subject and mesh.view(observer, subject) is not View.ALIVE:
-                    wrong[0] = observer, subject
-                    return False
+        """Look at all views, beginning where the last look ended: there something was wrong."""
+        nonlocal last_wrong
+        for place in range(last_wrong, last_wrong + count * count):
+            observer, subject = divmod(place % (count * count), count)
+            if observer != subject and mesh.view(observer, subject) is not View.ALIVE:
+                last_wrong = place % (count * count)
+                return False
         return True
 
     if not _run_until(mesh, is_full, within_us=within_us):
