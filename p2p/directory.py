@@ -178,13 +178,13 @@ class Directory:
         record = signed.body
         if signed.signer != record.owner:
             return Merge.MALFORMED
+        held = self.record(record.owner, record.kind)
+        if held is not None and not _is_newer(signed, held):
+            return Merge.KNOWN  # most are
         if record.kind not in KNOWN_KINDS:
             return Merge.UNKNOWN_KIND
         if self.is_removed(record.owner):
             return Merge.REMOVED
-        held = self.record(record.owner, record.kind)
-        if held is not None and not _is_newer(signed, held):
-            return Merge.KNOWN
         try:
             reading = reading_of(signed)
             member = self._owner_of(record, chain)
@@ -197,10 +197,11 @@ class Directory:
         if member is None:
             return Merge.UNKNOWN_OWNER if chain is None else Merge.NO_ROOM
         member.take(signed, reading.body, now_us=now_us)
-        bucket = self._buckets[member.bucket]
-        if held is not None:
-            bucket.state_hash ^= reading_of(held).fingerprint
-        bucket.state_hash ^= reading.fingerprint
+        if record.kind != RecordKind.TELEMETRY:
+            bucket = self._buckets[member.bucket]
+            if held is not None:
+                bucket.state_hash ^= reading_of(held).fingerprint
+            bucket.state_hash ^= reading.fingerprint
         self.revision += 1
         if record.kind == RecordKind.PRESENCE:
             self._on_roster_changed()
@@ -216,8 +217,9 @@ class Directory:
         del self._by_distance[bisect_left(self._by_distance, _place(member), key=_place)]
         bucket = self._buckets[member.bucket]
         bucket.members.remove(member)
-        for signed in member.records.values():
-            bucket.state_hash ^= reading_of(signed).fingerprint
+        for kind, signed in member.records.items():
+            if kind != RecordKind.TELEMETRY:
+                bucket.state_hash ^= reading_of(signed).fingerprint
         self.revision += 1
         self._on_roster_changed()
 
@@ -234,14 +236,15 @@ class Directory:
         return gone
 
     def state_hash(self) -> bytes:
-        """Return one hash over all records held."""
+        """Return one hash over all records held that last: all but telemetry."""
         return blake3(self.bucket_hashes()).digest(HASH_BYTES)
 
     def bucket_hashes(self) -> bytes:
         """Return the hashes of all buckets, one after another.
 
-        A bucket's hash is the exclusive or of its records' fingerprints, so it costs nothing to
-        keep. Members could craft a collision, which hides their own records only until they change.
+        A bucket's hash is the exclusive or of the fingerprints of what lasts in it, so it costs
+        nothing to keep. Members could craft a collision, which hides their own records only until
+        they change.
         """
         return b"".join([one.state_hash.to_bytes(HASH_BYTES, "big") for one in self._buckets])
 

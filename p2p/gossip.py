@@ -1,9 +1,12 @@
 """Anti-entropy over links: two devices compare hashes, then versions, then give what is newer.
 
-An exchange opens with one hash over everything; equal means done. Else the bucket hashes follow,
-then the versions in the buckets that differ, then the records. A new record also goes on to a few
-links (rumor mongering, Demers et al. 1987): at once, or, where many come one after another, with
-the others of the same tenth of a second. What a rumor misses, the next exchange repairs.
+An exchange opens with one hash over everything that lasts; equal means done. Else the bucket hashes
+follow, then the versions in the buckets that differ, then the records. A new record also goes on to
+a few links (rumor mongering, Demers et al. 1987): at once, or, where many come one after another,
+with the others of the same tenth of a second. What a rumor misses, the next exchange repairs.
+
+Telemetry is not in the hashes. It changes somewhere all the time, so no two devices would ever find
+their states equal, and what a device misses of it is replaced by the next.
 """
 
 from __future__ import annotations
@@ -30,8 +33,10 @@ from wire.messages import (
 from wire.records import KNOWN_KINDS, Record, RecordKind
 from wire.signed import Signed
 
-EXCHANGE_EVERY_US = 5_000_000
-RUMOR_FANOUT = 3
+EXCHANGE_EVERY_US = 2_000_000
+RUMOR_FANOUT = 4  # all but 2 % hear it at once
+# Most of what is gossiped is telemetry, and it is soon replaced: a fifth may miss one.
+TELEMETRY_FANOUT = 2
 RUMOR_PAUSE_US = 100_000
 GIVEN_MESSAGES_MAX = 16  # an empty directory is filled in several exchanges, not in one burst
 
@@ -148,6 +153,10 @@ class Gossip:
             merge = self.directory.merge(signed, chains.get(signed.body.owner), now_us=now_us)
             if merge is Merge.NEWER:
                 newer.append(signed)
+            elif merge is Merge.KNOWN and signed.body.kind == RecordKind.TELEMETRY:
+                # Others tell it: with fewer still to tell, it need not go on from here (Demers et
+                # al. 1987, section 1.4, feedback).
+                self._news.pop((signed.body.owner, signed.body.kind), None)
             elif merge in _OFFENCES:
                 refused[merge] = refused.get(merge, 0) + 1
         effects: list[Effect] = [_refusal(peer, merge, count) for merge, count in refused.items()]
@@ -161,7 +170,8 @@ class Gossip:
     def spread(self, records: tuple[Signed[Record], ...]) -> list[Effect]:
         """Send records to a few random links at once."""
         given = self.with_chains(records)
-        return [Send(link, given) for link in self._random_links(RUMOR_FANOUT)]
+        fanout = max(_fanout(signed.body.kind) for signed in records)
+        return [Send(link, given) for link in self._random_links(fanout)]
 
     def with_chains(self, records: tuple[Signed[Record], ...]) -> RecordsGiven:
         """Return records with the chains that a stranger to their owners needs."""
@@ -201,7 +211,7 @@ class Gossip:
         for (owner, kind), origin in news.items():
             signed = self.directory.record(owner, kind)
             if signed is not None:  # else its owner was dropped meanwhile
-                for link in [link for link in links if link != origin][:RUMOR_FANOUT]:
+                for link in [link for link in links if link != origin][: _fanout(kind)]:
                     records[link].append(signed)
         return [effect for link in links for effect in self._records_to(link, records[link])]
 
@@ -227,6 +237,10 @@ class Gossip:
         )
         members = (self.directory.get(owner) for owner in owners)
         return tuple(member.chain for member in members if member is not None)
+
+
+def _fanout(kind: str) -> int:
+    return TELEMETRY_FANOUT if kind == RecordKind.TELEMETRY else RUMOR_FANOUT
 
 
 def _part(hashes: bytes, bucket: int) -> bytes:

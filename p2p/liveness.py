@@ -117,8 +117,10 @@ class Liveness:
 
     def on_stood_still(self, late_us: int, *, now_us: int) -> None:
         """Do not take time that this device did not live through for silence."""
+        if late_us <= 0:
+            return
         for pulse in self._pulses.values():
-            pulse.heard_us = min(now_us, pulse.heard_us + max(0, late_us))
+            pulse.heard_us = min(now_us, pulse.heard_us + late_us)
 
     def _beat_or_hang_up(self, peer: PeerId, pulse: _Pulse, *, now_us: int) -> Effect:
         silence_us = now_us - pulse.heard_us
