@@ -43,6 +43,8 @@ from benchmarks.membership.swim_messages import (
     PACKET_BYTES_MAX,
     Ack,
     Address,
+    Alive,
+    Dead,
     IndirectPing,
     Message,
     Nack,
@@ -51,6 +53,7 @@ from benchmarks.membership.swim_messages import (
     PushPull,
     StreamMessage,
     StreamPing,
+    Suspect,
 )
 from benchmarks.membership.swim_probing import Probing
 
@@ -102,6 +105,9 @@ class Swim:
 
     def _on_message(self, message: Message, now_us: int) -> list[Effect]:
         match message:
+            case Alive() | Suspect() | Dead():  # nearly all are: the cheapest pattern first
+                believed = self.members.apply(message, now_us)
+                return _as_effects(believed) if believed else []
             case Ping():
                 return self._probing.on_ping(message)
             case Ack():
@@ -111,8 +117,6 @@ class Swim:
             case Nack():
                 self._probing.on_nack(message)
                 return []
-            case update:
-                return _as_effects(self.members.apply(update, now_us))
 
     def on_stream(
         self, message: StreamMessage, now_us: int

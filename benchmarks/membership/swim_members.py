@@ -213,9 +213,10 @@ class Members:
                 self._refute(member, alive.incarnation)
             return []
         else:
-            if not self._may_move(member, alive, now_us):
-                return []
-            if alive.incarnation <= member.incarnation and alive.address == member.address:
+            if alive.address == member.address:
+                if alive.incarnation <= member.incarnation:
+                    return []
+            elif not self._may_move(member, now_us):
                 return []
             before = member.state
         self.broadcasts.queue(alive)
@@ -244,12 +245,11 @@ class Members:
         self._order[offset], self._order[-1] = self._order[-1], self._order[offset]
         return member
 
-    def _may_move(self, member: Member, alive: Alive, now_us: int) -> bool:
-        """Say whether a known node may be where it says: the name of the living is taken."""
+    def _may_move(self, member: Member, now_us: int) -> bool:
+        """Say whether a known node may be elsewhere: the name of the living is taken."""
         reclaim_us = self.config.dead_node_reclaim_us
         is_reclaimed = 0 < reclaim_us < now_us - member.changed_us
-        is_free = member.state is State.DEAD and is_reclaimed
-        return alive.address == member.address or is_free
+        return member.state is State.DEAD and is_reclaimed
 
     def _on_suspect(self, member: Member, suspect: Suspect, now_us: int) -> list[Believed]:
         """`suspectNode`."""
