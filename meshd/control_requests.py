@@ -22,6 +22,7 @@ from wire.commands import (
     Invite,
     ListPeers,
     ListTasks,
+    Rekey,
     Remove,
     WaitBatch,
     WaitTask,
@@ -136,6 +137,7 @@ Request: TypeAlias = (
     | CancelTask
     | GetReceipt
     | Remove
+    | Rekey
     | RevealRecoveryKey
     | EraseRecoveryKey
     | Stop

@@ -38,13 +38,16 @@ from meshd.membership import (
     load_membership,
     may_leave,
     needs_new_papers,
+    network_key_of,
     refuse_other_mesh,
     removals_of,
     save_membership,
+    with_key_of,
 )
 from meshd.node import MeshNode
 from meshd.questions import Questions
 from meshd.recovery import RecoveryDesk
+from meshd.rows import with_row
 from meshd.runs import Contents, ModuleShelf, Runs
 from meshd.secrecy import forbid_core_dumps
 from meshd.sensing import run_sensing
@@ -61,6 +64,7 @@ from p2p.host import Host, HostConfig
 from p2p.joining import JoinServer, redeem
 from p2p.links import Links, LinkSettings
 from p2p.mdns import service_name
+from p2p.network_keys import NETWORK_KEY_KEY, NETWORK_KEY_ROW, NetworkKeyRow
 from sandbox.pool import Pool
 from sandbox.profile import ENGINE_PROFILE
 from telemetry.metrics import Metrics
@@ -234,14 +238,18 @@ class Daemon:
             if invitation is None and known is None:
                 known = found(self._keys, operator=self._config.name)
                 await save_membership(self._store, known)
-            host = await self._start_host(nursery, known, invitation)
+            network_key = self._network_key(known, stored)
+            host = await self._start_host(nursery, known, invitation, network_key)
             if invitation is not None:
                 granted = await redeem(host, invitation, self._config.name)
                 known = joined(invitation, granted, known)
                 granted_removals = granted.removals
-                await save_membership(self._store, known)
+                await save_membership(self._store, known, network_key)
                 log.info("mesh.joined", mesh=mesh_text(known.mesh))
+            elif self._options.join is not None and known is not None:
+                await save_membership(self._store, known, network_key)  # it may be a later key
             assert known is not None, "founded, joined or known before"  # noqa: S101
+            stored = with_row(stored, Row(NETWORK_KEY_ROW, NETWORK_KEY_KEY, network_key))
             # Those of the grant are the node's to keep: its first event writes them.
             removals = (*known.removals, *granted_removals)
             await self._start_parts(nursery, host, known, removals, stored, rows)
@@ -275,21 +283,34 @@ class Daemon:
         log.info("mesh.left_unused", mesh=mesh_text(known.mesh))
         return invitation
 
+    def _network_key(self, known: MembershipRow | None, stored: tuple[Row, ...]) -> NetworkKeyRow:
+        """Return the network key to begin with: the home's, or that of an invitation."""
+        invitation = self._options.join
+        if invitation is not None and (known is None or known.mesh != invitation.mesh):
+            return NetworkKeyRow(key=invitation.network_key)
+        assert known is not None, "a mesh was founded before"  # noqa: S101
+        held = network_key_of(known, stored)
+        return held if invitation is None else with_key_of(invitation, held)
+
     async def _start_host(
-        self, nursery: trio.Nursery, known: MembershipRow | None, invitation: Invitation | None
+        self,
+        nursery: trio.Nursery,
+        known: MembershipRow | None,
+        invitation: Invitation | None,
+        network_key: NetworkKeyRow,
     ) -> Host:
         papers = invitation or known
         assert papers is not None, "a mesh was founded before"  # noqa: S101
         *preferred, last = self._config.listen_choices
         for listen in preferred:
-            host = self._new_host(nursery, papers, listen)
+            host = self._new_host(nursery, papers, network_key, listen)
             try:
                 await nursery.start(host.run)
             except CannotListen as error:
                 log.info("listen.elsewhere", reason=str(error))
             else:
                 return host
-        host = self._new_host(nursery, papers, last)
+        host = self._new_host(nursery, papers, network_key, last)
         try:
             await nursery.start(host.run)
         except CannotListen as error:
@@ -299,7 +320,11 @@ class Daemon:
         return host
 
     def _new_host(
-        self, nursery: trio.Nursery, papers: MembershipRow | Invitation, listen: tuple[str, ...]
+        self,
+        nursery: trio.Nursery,
+        papers: MembershipRow | Invitation,
+        network_key: NetworkKeyRow,
+        listen: tuple[str, ...],
     ) -> Host:
         def discovered(peer: PeerId, addresses: tuple[str, ...]) -> None:
             nursery.start_soon(self._mailbox.post, PeerSeen(peer, addresses, "mdns"))
@@ -307,10 +332,10 @@ class Daemon:
         def moved(addresses: tuple[str, ...]) -> None:
             nursery.start_soon(self._mailbox.post, Listening(addresses))
 
-        return Host(
+        host = Host(
             HostConfig(
                 identity_seed=self._seed,
-                network_key=papers.network_key,
+                network_key=network_key.key,
                 dht_prefix=f"/meshd/{mesh_text(papers.mesh)}/kad",
                 listen=listen,
                 mdns_service=service_name(papers.mesh) if self._config.mdns.enabled else None,
@@ -319,6 +344,8 @@ class Daemon:
             on_moved=moved,
             introduce=self._introduce,
         )
+        host.use_network_keys(network_key.keys)
+        return host
 
     async def _introduce(self, peer: PeerId, addresses: tuple[str, ...]) -> None:
         """Kademlia wants to ask a device: link to it first, so that it knows us for a member."""
@@ -378,6 +405,7 @@ class Daemon:
             finding=finding,
             questions=questions,
             publish=lambda topic, records: host.publish(topic, encode_body(records)),
+            use_network_keys=host.use_network_keys,
             now_us=now_us,
         )
         # The node's first event, before anything else can reach it.

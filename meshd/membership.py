@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from meshd.errors import DaemonError, InvitationUnreadable
 from meshd.home import Home
 from meshd.store import Store, Write
+from p2p.network_keys import NETWORK_KEY_KEY, NETWORK_KEY_ROW, NetworkKeyRow
 from p2p.removals import RemovalRow, Removals
 from wire.codec import Decoder
 from wire.effects import Row
@@ -91,10 +92,15 @@ def check_owner(membership: MembershipRow, *, own: PeerId, home: Home) -> None:
         )
 
 
-async def save_membership(store: Store, membership: MembershipRow) -> None:
-    """Keep the papers. Raises StoreError."""
-    body = encode_body(membership)
-    await store.persist([Write(kind=MembershipRow.KIND, key=MembershipRow.KEY, body=body)])
+async def save_membership(
+    store: Store, membership: MembershipRow, network_key: NetworkKeyRow | None = None
+) -> None:
+    """Keep the papers, and the network key where that is not the node's yet. Raises StoreError."""
+    writes = [Write(kind=MembershipRow.KIND, key=MembershipRow.KEY, body=encode_body(membership))]
+    if network_key is not None:
+        body = encode_body(network_key)
+        writes.append(Write(kind=NETWORK_KEY_ROW, key=NETWORK_KEY_KEY, body=body))
+    await store.persist(writes)
 
 
 class Papers:
@@ -151,6 +157,22 @@ def removals_of(membership: MembershipRow, stored: Iterable[Row]) -> Removals:
     rows = [row.value for row in stored if isinstance(row.value, RemovalRow)]
     removals.add((*membership.removals, *(row.removal for row in rows)))
     return removals
+
+
+def network_key_of(membership: MembershipRow, stored: Iterable[Row]) -> NetworkKeyRow:
+    """Return the network key of a home, and the one of before while it is accepted."""
+    rows = [row.value for row in stored if isinstance(row.value, NetworkKeyRow)]
+    return rows[-1] if rows else NetworkKeyRow(key=membership.network_key)
+
+
+def with_key_of(invitation: Invitation, held: NetworkKeyRow) -> NetworkKeyRow:
+    """Return what a member holds that was away for long, and learns the key by an invitation.
+
+    Who rolled it is told on the first link.
+    """
+    if held.was_held(invitation.network_key):
+        return held
+    return held.followed_by(invitation.network_key, None)
 
 
 def needs_new_papers(membership: MembershipRow, removals: Removals, *, own: PeerId) -> bool:

@@ -18,6 +18,7 @@ from p2p.failure_detector import FailureDetector, WatchDue
 from p2p.gossip import ExchangeDue, Gossip, RumorsDue
 from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
+from p2p.network_keys import NETWORK_KEY_ROW, NetworkKeyRow, NetworkKeys, PreviousKeyAges
 from p2p.overlay import Overlay, ReviewDue
 from p2p.own_records import (
     INCARNATION_ROW,
@@ -59,6 +60,8 @@ from wire.messages import (
     HeartbeatAcknowledged,
     LinkRefused,
     Message,
+    NetworkKeyGiven,
+    NetworkKeyHeld,
     RecordsGiven,
     RecordsWanted,
     RefusalReason,
@@ -125,6 +128,15 @@ class Neighbourhood:
             name_of=self.name_of,
             signer_of=recovery_signer_of,
         )
+        self.network_keys = NetworkKeys(
+            signer=signer,
+            genesis=genesis,
+            chain=chain,
+            removals=self.removals,
+            links=self.links,
+            rng=rng,
+            row=NetworkKeyRow(key=network_key),
+        )
         self.overlay = Overlay(
             own=self.own,
             directory=self.directory,
@@ -149,7 +161,7 @@ class Neighbourhood:
             signer=signer,
             genesis=genesis,
             chain=chain,
-            network_key=network_key,
+            network_key=lambda: self.network_keys.key,
             removals=self.removals,
             rng=rng,
         )
@@ -190,6 +202,9 @@ class Neighbourhood:
         return [
             *joined_with.effects,
             *self._on_removals(),
+            *self.network_keys.on_restarted(
+                rows.values(NETWORK_KEY_ROW, NetworkKeyRow), now_us=self._device.now_us
+            ),
             *self.own_records.on_restarted(rows.values(INCARNATION_ROW, IncarnationRow)),
             *self.overlay.on_restarted(rows.values(ADDRESS_ROW, AddressRow)),
             *self.gossip.start(),
@@ -265,6 +280,10 @@ class Neighbourhood:
                 return self.removal_exchange.on_wanted(peer, message)
             case RemovalsGiven():
                 return [*self.removal_exchange.on_given(peer, message), *self._on_removals()]
+            case NetworkKeyHeld():
+                return self.network_keys.on_held(peer, message)
+            case NetworkKeyGiven():
+                return self.network_keys.on_given(peer, message, now_us=now_us)
             case _:
                 return None
 
@@ -282,7 +301,10 @@ class Neighbourhood:
                 return [
                     *self.gossip.on_exchange_due(),
                     *self.removal_exchange.on_exchange_due(),
+                    *self.network_keys.on_exchange_due(),
                 ]
+            case PreviousKeyAges():
+                return self.network_keys.on_previous_key_ages(now_us=now_us)
             case RumorsDue():
                 return self.gossip.on_rumors_due(now_us=now_us)
             case ProvideReviewDue():
@@ -448,6 +470,7 @@ class Neighbourhood:
             *self.failures.on_link_up(link.peer, now_us=now_us),
             *self.standings.on_readings(link.peer, now_us=now_us),
             *self.removal_exchange.on_link_up(link.peer),
+            *self.network_keys.on_link_up(link.peer),
             *self.gossip.on_link_up(link.peer, link.hello.chain),
             *self.lookups.on_link_up(link.peer),
             *self.providing.on_link_up(),

@@ -22,7 +22,17 @@ from p2p.verdicts import Verdict
 from scheduler.own_breaker import OwnBreakerDue
 from telemetry.sample import decode_sample
 from wire.answers import RefusalCode, Refused, StatusView
-from wire.commands import Command, Find, GetPeer, GetStatus, Invite, ListPeers, Remove, Submit
+from wire.commands import (
+    Command,
+    Find,
+    GetPeer,
+    GetStatus,
+    Invite,
+    ListPeers,
+    Rekey,
+    Remove,
+    Submit,
+)
 from wire.effects import Answer, AnswerJoin, Effect, Persist, Send, SetTimer, Trace
 from wire.events import (
     Asked,
@@ -139,6 +149,11 @@ class MeshNode:
     def linked(self) -> KeysView[PeerId]:
         """The devices this one has links to; hosts only read it."""
         return self._neighbours.links.keys()
+
+    @property
+    def network_key_generation(self) -> int:
+        """How often the network key was rolled, as far as this device knows."""
+        return self._neighbours.network_keys.generation
 
     def hello(self) -> Hello:
         """Return what this device says first on a link."""
@@ -320,6 +335,8 @@ class MeshNode:
                 if isinstance(subject, Refused):
                     return [Answer(request, subject)]
                 return self._neighbours.on_remove(request, command, subject)
+            case Rekey():
+                return self._neighbours.network_keys.on_rekey(request, now_us=now_us)
             case Submit():
                 return self._work.on_submit(request, command)
             case _:

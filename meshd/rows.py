@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from p2p.address_book import ADDRESS_ROW, AddressRow
 from p2p.admission import INVITATION_ROW, InvitationRow
+from p2p.network_keys import NETWORK_KEY_ROW, NetworkKeyRow
 from p2p.own_records import INCARNATION_ROW, IncarnationRow
 from p2p.removals import REMOVAL_ROW, RemovalRow
 from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow
@@ -24,12 +25,18 @@ ROW_KINDS: dict[str, type[Struct]] = {
     INCARNATION_ROW: IncarnationRow,
     INVITATION_ROW: InvitationRow,
     MEASUREMENT_ROW: MeasurementRecord,
+    NETWORK_KEY_ROW: NetworkKeyRow,
     REMOVAL_ROW: RemovalRow,
     RESULT_ROW: ResultRow,
     ROUND_ROW: RoundRow,
 }
 
 _Value = TypeVar("_Value", bound=Struct)
+
+
+def with_row(rows: tuple[Row, ...], row: Row) -> tuple[Row, ...]:
+    """Return the rows of a restart, one of them replaced or added."""
+    return (*(one for one in rows if (one.kind, one.key) != (row.kind, row.key)), row)
 
 
 class RowsByKind:

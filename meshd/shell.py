@@ -46,6 +46,7 @@ from wire.effects import (
     Send,
     SetTimer,
     Trace,
+    UseNetworkKeys,
     Withdraw,
 )
 from wire.events import Loaded, PersistFailed
@@ -75,6 +76,7 @@ class Shell:
         finding: ProviderFinder,
         questions: AnswerDesk,
         publish: Callable[[str, RecordsGiven], Awaitable[None]],
+        use_network_keys: Callable[[tuple[bytes, ...]], None],
         now_us: Callable[[], int],
     ) -> None:
         self._node = node
@@ -89,6 +91,7 @@ class Shell:
         self._finding = finding
         self._questions = questions
         self._publish = publish
+        self._use_network_keys = use_network_keys
         self._now_us = now_us
 
     async def run(self) -> None:
@@ -151,6 +154,8 @@ class Shell:
                 self._finding.withdraw(key)
             case FindProviders():
                 nursery.start_soon(self._finding.find, effect)
+            case UseNetworkKeys(keys):
+                self._use_network_keys(keys)
             case Publish():
                 nursery.start_soon(self._publish_records, effect)
             case _:

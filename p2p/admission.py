@@ -11,6 +11,7 @@ while no clock is known at all nobody is invited or let in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Annotated
@@ -69,7 +70,7 @@ class Admission:
     signer: Signer
     genesis: Signed[Genesis]
     chain: Chain
-    network_key: NetworkKey
+    network_key: Callable[[], NetworkKey]
     removals: Removals
     rng: Random
     _invitations: dict[bytes, InvitationRow] = field(default_factory=dict)
@@ -119,7 +120,7 @@ class Admission:
         token = invitation_text(
             Invitation(
                 mesh=self._mesh,
-                network_key=self.network_key,
+                network_key=self.network_key(),
                 issuer=self.signer.peer,
                 addresses=addresses[:ADDRESSES_MAX],
                 secret=secret,

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
+from libp2p.transport.exceptions import OpenConnectionError
 
 from p2p.addresses import Address
 from p2p.errors import PeerUnreachable, WrongNetwork, WrongPeer
@@ -55,6 +56,11 @@ def unreachable(peer: PeerId, failures: Sequence[tuple[Address, Exception]]) -> 
     kind = kinds.pop() if len(kinds) == 1 else PeerUnreachable
     reasons = (f"{address}: {cause}" for (address, _), cause in zip(failures, causes, strict=True))
     return kind(f"{peer_text(peer)} is unreachable: " + "; ".join(reasons))
+
+
+def is_unanswered(error: BaseException) -> bool:
+    """Say whether there was not even a TCP connection."""
+    return any(isinstance(link, OpenConnectionError) for link in _chain(error))
 
 
 def why(error: BaseException) -> str:

@@ -150,6 +150,10 @@ class Host:
         """
         return tuple(str(address) for address in self._addresses)
 
+    def use_network_keys(self, network_keys: tuple[bytes, ...]) -> None:
+        """Accept these keys from now on, the first to dial with; at most two. Connections stay."""
+        self._transport.use_network_keys(network_keys)
+
     # Running
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -56,28 +56,52 @@ def _rotated(word: int, bits: int) -> int:
 
 
 @dataclass(slots=True)
+class _Candidate:
+    """One key that the other side may use, and what its bytes are if it does."""
+
+    key: bytes
+    cipher: Salsa20.Salsa20Cipher
+    plain: bytes = b""
+    greeting_missing: bytes = GREETING
+
+    def feed(self, received: bytes) -> bool:
+        """Say whether the bytes so far may be under this key."""
+        plain = self.cipher.decrypt(received) if received else b""
+        self.plain += plain
+        compared = min(len(plain), len(self.greeting_missing))
+        is_possible = plain[:compared] == self.greeting_missing[:compared]
+        self.greeting_missing = self.greeting_missing[compared:]
+        return is_possible
+
+
+@dataclass(slots=True)
 class InboundBytes:
     """What arrives on one connection: takes off nonce and cipher, and checks the greeting.
 
-    `network_key` is None for a host without a private network, which then refuses those that have
-    one. At most 24 bytes are held back, whatever the peer sends.
+    While a network key is being rolled there are two: what comes is decrypted with both until the
+    greeting tells which it is, a matter of its first byte or two. `network_keys` is empty for a
+    host without a private network, which then refuses those that have one. At most 24 bytes are
+    held back under no key, and 20 under several, whatever the peer sends.
     """
 
-    network_key: bytes | None
+    network_keys: tuple[bytes, ...]
+    key: bytes | None = None  # once it is known
     _nonce: bytes = b""
-    _cipher: Salsa20.Salsa20Cipher | None = None
+    _candidates: list[_Candidate] = field(default_factory=list)
     _greeting_missing: bytes = field(default=GREETING)
 
     def feed(self, received: bytes) -> bytes:
         """Return the plaintext of the bytes `received`. Raises WrongNetwork."""
-        if self.network_key is not None and self._cipher is None:
-            received = self._take_nonce(self.network_key, received)
-        plain = self._cipher.decrypt(received) if self._cipher and received else received
-        if self._greeting_missing:
-            self._check_greeting(plain)
-        return plain
+        if not self.network_keys:
+            self._check_plain(received)
+            return received
+        if not self._candidates:
+            received = self._take_nonce(received)
+        if self.key is not None and not self._candidates[0].greeting_missing:
+            return self._candidates[0].cipher.decrypt(received) if received else b""
+        return self._try(received) if self._candidates else b""
 
-    def _take_nonce(self, network_key: bytes, received: bytes) -> bytes:
+    def _take_nonce(self, received: bytes) -> bytes:
         self._nonce += received
         if self._nonce.startswith(GREETING):
             raise WrongNetwork("it speaks without any network key")
@@ -85,10 +109,22 @@ class InboundBytes:
             return b""
         nonce, rest = self._nonce[:NONCE_BYTES], self._nonce[NONCE_BYTES:]
         self._nonce = b""
-        self._cipher = xsalsa20(network_key, nonce)
+        self._candidates = [_Candidate(key, xsalsa20(key, nonce)) for key in self.network_keys]
         return rest
 
-    def _check_greeting(self, plain: bytes) -> None:
+    def _try(self, received: bytes) -> bytes:
+        self._candidates = [one for one in self._candidates if one.feed(received)]
+        if not self._candidates:
+            raise WrongNetwork("it has another network key")
+        first = self._candidates[0]
+        if len(self._candidates) > 1 and first.greeting_missing:
+            return b""  # both are possible so far
+        del self._candidates[1:]
+        self.key = first.key
+        plain, first.plain = first.plain, b""
+        return plain
+
+    def _check_plain(self, plain: bytes) -> None:
         compared = min(len(plain), len(self._greeting_missing))
         if plain[:compared] != self._greeting_missing[:compared]:
             raise WrongNetwork("it has another network key")

@@ -27,11 +27,11 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
 from p2p.addresses import Address
-from p2p.dialling import race, unreachable, why
+from p2p.dialling import is_unanswered, race, unreachable, why
 from p2p.errors import PeerUnreachable
 from p2p.guards import NEGOTIATE_S, contained
 from p2p.identity import peer_of
-from p2p.transport import TcpConnection, TcpTransport
+from p2p.transport import TcpConnection, TcpTransport, dialling_with
 from wire.ids import peer_text
 
 ADDRESSES_DIALLED_MAX: Final = 8
@@ -74,6 +74,7 @@ class MeshSwarm(Swarm):
             _connection_config(limits.connections_max),
         )
         self.auto_connector = _NoAutoConnector(self)
+        self._tcp = transport
         self._limits = limits
         self._is_admitted = is_admitted
         self._inbound_per_ip: Counter[str] = Counter()
@@ -179,15 +180,29 @@ class MeshSwarm(Swarm):
             raise PeerUnreachable(f"{peer_text(peer_of(peer))}: no address is known")
         self._dialling[peer] = done = trio.Event()
         try:
-            failures = await race(
-                addresses[:ADDRESSES_DIALLED_MAX],
-                lambda address: self.dial_addr(Multiaddr(str(address)), peer),
-            )
+            failures = await self._race(peer, addresses[:ADDRESSES_DIALLED_MAX])
         finally:
             del self._dialling[peer]
             done.set()
         if failures and not self.live_connections(peer):
             raise unreachable(peer_of(peer), failures)
+
+    async def _race(
+        self, peer: ID, addresses: Sequence[Address]
+    ) -> list[tuple[Address, Exception]]:
+        """Try the addresses; those where somebody hung up again with the network key of before."""
+
+        async def dial(address: Address) -> None:
+            await self.dial_addr(Multiaddr(str(address)), peer)
+
+        failures = await race(addresses, dial)
+        answering = [address for address, error in failures if not is_unanswered(error)]
+        if not failures or not answering or len(self._tcp.network_keys) < 2:
+            return failures
+        with dialling_with(1):
+            again = await race(answering, dial)
+        unanswered = [pair for pair in failures if pair[0] not in answering]
+        return [*again, *unanswered] if again else []
 
     async def close_all(self) -> None:
         """Close every connection, all at once: libp2p takes 0.2 s for each, one after the other."""

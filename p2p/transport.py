@@ -9,7 +9,9 @@ cancelled. Reads take up to 64 KiB from the socket and are handed out from a buf
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final
 from weakref import WeakSet
 
@@ -30,14 +32,22 @@ READ_BYTES_MAX: Final = 64 * 1024
 WRITE_STALL_S: Final = 5.0
 _BACKLOG: Final = 128
 
+# Which of the network keys a task dials with: libp2p's swarm is between it and the transport.
+_dialled_with: ContextVar[int] = ContextVar("dialled_with", default=0)
+
 
 class TcpConnection(ReadWriteCloser):
-    """One TCP connection, in its private network. Writes either go out whole or end it."""
+    """One TCP connection, in its private network. Writes either go out whole or end it.
 
-    def __init__(self, stream: trio.SocketStream, network_key: bytes | None) -> None:
+    `network_keys` are those that the other side may use; it has to speak first if there are two, as
+    whoever dialled does, and is answered under the same.
+    """
+
+    def __init__(self, stream: trio.SocketStream, network_keys: tuple[bytes, ...]) -> None:
         self._stream = stream
-        self._network_key = network_key
-        self._inbound = InboundBytes(network_key)
+        self._network_keys = network_keys
+        self._inbound = InboundBytes(network_keys)
+        self._read_lock = trio.Lock()
         self._outbound: Salsa20.Salsa20Cipher | None = None
         self._plain = bytearray()
         self._write_lock = trio.Lock()
@@ -49,18 +59,24 @@ class TcpConnection(ReadWriteCloser):
 
         Raises ConnectionClosedError if the connection broke or belongs to another network.
         """
+        if len(self._network_keys) > 1 and not await self._learn_key():
+            return b""
         while not self._plain:
-            received = await self._receive()
-            if not received:
+            if not await self._take_in():
                 return b""
-            try:
-                self._plain += self._inbound.feed(received)
-            except WrongNetwork as error:
-                self.abort()
-                raise ConnectionClosedError(str(error), transport="tcp") from error
         taken = bytes(self._plain if n is None else self._plain[:n])
         del self._plain[: len(taken)]
         return taken
+
+    async def _take_in(self) -> bool:
+        """Take in what comes; False at the end. Raises ConnectionClosedError."""
+        received = await self._receive()
+        try:
+            self._plain += self._inbound.feed(received)
+        except WrongNetwork as error:
+            self.abort()
+            raise ConnectionClosedError(str(error), transport="tcp") from error
+        return bool(received)
 
     async def _receive(self) -> bytes:
         try:
@@ -77,17 +93,35 @@ class TcpConnection(ReadWriteCloser):
         would break every stream of the connection. A peer that takes nothing for `WRITE_STALL_S`
         loses the connection instead.
         """
+        key = await self._key() if self._network_keys else None
         async with self._write_lock:
             with trio.CancelScope(shield=True):
-                await self._send(self._sealed(data))
+                await self._send(self._sealed(data, key))
 
-    def _sealed(self, plain: bytes) -> bytes:
-        if self._network_key is None:
+    async def _key(self) -> bytes:
+        """Return the network key to speak under. Raises ConnectionClosedError."""
+        if len(self._network_keys) == 1:
+            return self._network_keys[0]
+        if not await self._learn_key() or self._inbound.key is None:
+            raise ConnectionClosedError("the peer said nothing", transport="tcp")
+        return self._inbound.key
+
+    async def _learn_key(self) -> bool:
+        """Wait until the peer has shown which key it uses; False if it left before."""
+        if self._inbound.key is None:
+            async with self._read_lock:  # who reads and who writes may both want to know
+                while self._inbound.key is None:
+                    if not await self._take_in():
+                        return False
+        return True
+
+    def _sealed(self, plain: bytes, key: bytes | None) -> bytes:
+        if key is None:
             return plain
         nonce = b""
         if self._outbound is None:
             nonce = os.urandom(NONCE_BYTES)
-            self._outbound = xsalsa20(self._network_key, nonce)
+            self._outbound = xsalsa20(key, nonce)
         return nonce + self._outbound.encrypt(plain)
 
     async def _send(self, sealed: bytes) -> None:
@@ -122,9 +156,18 @@ class TcpTransport(ITransport):
     """
 
     def __init__(self, network_key: bytes | None) -> None:
-        self._network_key = network_key
+        self._network_keys: tuple[bytes, ...] = () if network_key is None else (network_key,)
         self._bound: dict[str, trio.SocketListener] = {}
         self._open: WeakSet[TcpConnection] = WeakSet()
+
+    @property
+    def network_keys(self) -> tuple[bytes, ...]:
+        """The keys that are accepted, the one that is dialled with first in front."""
+        return self._network_keys
+
+    def use_network_keys(self, network_keys: tuple[bytes, ...]) -> None:
+        """Accept these from now on; connections that there are stay."""
+        self._network_keys = network_keys
 
     def offer(self, listeners: Mapping[Address, trio.SocketListener]) -> None:
         """Take the sockets that a later `listen` on their addresses will serve."""
@@ -138,14 +181,17 @@ class TcpTransport(ITransport):
         address = parse_address(str(maddr).partition("/p2p/")[0])
         try:
             stream = await trio.open_tcp_stream(address.host, address.port)
-            connection = self.connection(stream)
+            place = _dialled_with.get()
+            connection = self.connection(stream, self._network_keys[place : place + 1])
         except OSError as error:
             raise OpenConnectionError(str(error)) from error
         return RawConnection(connection, True)
 
-    def connection(self, stream: trio.SocketStream) -> TcpConnection:
+    def connection(
+        self, stream: trio.SocketStream, network_keys: tuple[bytes, ...]
+    ) -> TcpConnection:
         """Wrap an open socket. Raises OSError if the peer is gone already."""
-        connection = TcpConnection(stream, self._network_key)
+        connection = TcpConnection(stream, network_keys)
         self._open.add(connection)
         return connection
 
@@ -210,7 +256,7 @@ class TcpListener(IListener):
 
     async def _accepted(self, stream: trio.SocketStream) -> None:
         try:
-            connection = self._transport.connection(stream)
+            connection = self._transport.connection(stream, self._transport.network_keys)
         except OSError:
             await stream.aclose()  # gone before we looked
             return
@@ -223,6 +269,16 @@ class TcpListener(IListener):
     async def close(self) -> None:
         """Stop accepting; connections stay."""
         self._scope.cancel()
+
+
+@contextmanager
+def dialling_with(place: int) -> Iterator[None]:
+    """Let this task dial with another of the network keys than the first."""
+    token = _dialled_with.set(place)
+    try:
+        yield
+    finally:
+        _dialled_with.reset(token)
 
 
 async def bind_all(addresses: Sequence[Address]) -> dict[Address, trio.SocketListener]:

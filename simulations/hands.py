@@ -130,6 +130,9 @@ class Hands:
         """Write a line into the trace."""
         self.note(effect.event, effect.fields)
 
+    def use_network_keys(self, effect: do.UseNetworkKeys) -> None:
+        """Do nothing: whoever has some key of the mesh is let up to the handshake."""
+
     def answer(self, effect: do.Answer) -> None:
         """Do nothing: the world collects answers by observing effects."""
 
@@ -155,6 +158,7 @@ _BY_TYPE = dict(
         _hand(do.Hangup, Hands.hang_up),
         _hand(do.SetTimer, Hands.set_timer),
         _hand(do.Persist, Hands.persist),
+        _hand(do.UseNetworkKeys, Hands.use_network_keys),
         _hand(do.Load, Hands.load),
         _hand(do.Provide, Hands.provide),
         _hand(do.Withdraw, Hands.withdraw),

@@ -137,6 +137,13 @@ class RemovalView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="re
     removals: int  # that this device holds now, of any device
 
 
+class RekeyView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="rekey"):
+    """The network key was rolled: which it is now, and how long the one before is accepted."""
+
+    generation: int
+    accepted_for_us: int
+
+
 class Accepted(Struct, frozen=True, kw_only=True, tag_field="answer", tag="accepted"):
     """The batch is durable at its stewards: the ids of its tasks, in order."""
 
@@ -228,6 +235,7 @@ Answer: TypeAlias = (
     | Found
     | Invited
     | RemovalView
+    | RekeyView
     | Accepted
     | TaskView
     | TaskList

@@ -71,6 +71,10 @@ class Remove(Struct, frozen=True, kw_only=True, tag_field="command", tag="remove
         return f"Remove({self.peer!r})"
 
 
+class Rekey(Struct, frozen=True, tag_field="command", tag="rekey"):
+    """Roll the network key: all members get a new one. Answered by `RekeyView`."""
+
+
 class Submit(Struct, frozen=True, kw_only=True, tag_field="command", tag="submit"):
     """Run a batch. Answered by `Accepted` or `Refused`.
 
@@ -141,6 +145,7 @@ Command: TypeAlias = (
     | Find
     | Invite
     | Remove
+    | Rekey
     | Submit
     | ListTasks
     | GetTask

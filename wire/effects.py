@@ -63,6 +63,16 @@ class Row(Struct, frozen=True):
     value: Struct | None
 
 
+class UseNetworkKeys(Struct, frozen=True):
+    """Accept connections under these network keys from now on; dial with the first, then others."""
+
+    keys: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        """Say how many there are: they are secret."""
+        return f"UseNetworkKeys({len(self.keys)} keys)"
+
+
 class Persist(Struct, frozen=True):
     """Write all rows at once; carry out `then` when they are durable, never before.
 
@@ -193,6 +203,7 @@ Effect: TypeAlias = (
     | Dial
     | Hangup
     | SetTimer
+    | UseNetworkKeys
     | Persist
     | Load
     | Provide

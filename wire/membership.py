@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from wire.codec import Decoder
 from wire.errors import MalformedFrame, MalformedId, NotAMember
-from wire.ids import MeshId, PeerId, base32_text, bytes_from_base32, mesh_text, peer_text
+from wire.ids import Digest, MeshId, PeerId, base32_text, bytes_from_base32, mesh_text, peer_text
 from wire.signed import Body, Signed, Signer, Verifier, encode_body, sign
 from wire.text import Address as Address
 from wire.text import Name as Name
@@ -30,6 +30,7 @@ INVITATION_LETTERS_MAX = 4_096
 
 _GENESIS_CONTEXT = "meshd 2026 genesis"
 _PAPER_CONTEXT = "meshd 2026 paper id"
+_NETWORK_KEY_CONTEXT = "meshd 2026 network key"
 _INVITATION_CONTEXT = "meshd 2026 invitation checksum"
 _CHECKSUM_BYTES = 4
 
@@ -96,6 +97,20 @@ class Removal(Struct, frozen=True, kw_only=True):
     chain: Annotated[tuple[Signed[Certificate], ...], Meta(max_length=CHAIN_LENGTH_MAX)] = ()
     kept: Annotated[tuple[PaperId, ...], Meta(max_length=KEPT_MAX)] = ()
     name: NameOrNothing = ""
+
+
+class NetworkKeyRoll(Struct, frozen=True, kw_only=True):
+    """An admin's word that the mesh has another network key, of which this is the digest.
+
+    Of two with one generation, the one with the greater digest is the later.
+    """
+
+    DOMAIN: ClassVar[bytes] = b"meshd/network-key/1"
+
+    mesh: MeshId
+    generation: Annotated[int, Meta(ge=1, le=(1 << 63) - 1)]
+    digest: Digest
+    chain: Chain
 
 
 class Invitation(Struct, frozen=True, kw_only=True):
@@ -166,6 +181,11 @@ def paper_id(paper: Signed[Body]) -> PaperId:
     """
     hashed = blake3(paper.signer + paper.received, derive_key_context=_PAPER_CONTEXT)
     return PaperId(hashed.digest(PAPER_ID_BYTES))
+
+
+def network_key_digest(key: bytes) -> Digest:
+    """Return what a roll says of a network key."""
+    return Digest(blake3(key, derive_key_context=_NETWORK_KEY_CONTEXT).digest())
 
 
 def found_mesh(

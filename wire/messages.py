@@ -10,8 +10,16 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
-from wire.ids import BATCH_TASKS_MAX, BatchId, MeshId, PeerId
-from wire.membership import PAPER_ID_BYTES, Chain, Genesis, PaperId, Removal
+from wire.ids import BATCH_TASKS_MAX, BatchId, Digest, MeshId, PeerId
+from wire.membership import (
+    PAPER_ID_BYTES,
+    Chain,
+    Genesis,
+    NetworkKey,
+    NetworkKeyRoll,
+    PaperId,
+    Removal,
+)
 from wire.records import Counter, ProtocolRange, Record
 from wire.signed import Signed
 from wire.tasks import (
@@ -197,6 +205,32 @@ class RemovalsGiven(Struct, frozen=True, kw_only=True):
     ]
 
 
+class NetworkKeyHeld(Struct, frozen=True, kw_only=True):
+    """Which network key a device has, and a hash over the removals it holds.
+
+    Whoever has a later one and the same removals gives it; generation 0 is the mesh's first.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    generation: Counter
+    digest: Digest
+    removals: StateHashBytes
+
+
+class NetworkKeyGiven(Struct, frozen=True, kw_only=True):
+    """The network key, to a member that holds all removals that its giver holds."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    roll: Signed[NetworkKeyRoll]
+    key: NetworkKey
+
+    def __repr__(self) -> str:
+        """Name the generation only: the key is secret."""
+        return f"NetworkKeyGiven({self.roll.body.generation})"
+
+
 class Offer(Struct, frozen=True, kw_only=True):
     """A steward asks whether a device would take `tasks_count` tasks of a batch now."""
 
@@ -333,6 +367,8 @@ Message = (
     | RemovalsHeld
     | RemovalsWanted
     | RemovalsGiven
+    | NetworkKeyHeld
+    | NetworkKeyGiven
     | Offer
     | OfferAccepted
     | OfferRejected
@@ -359,6 +395,8 @@ MESSAGES: dict[str, type[Message]] = {
     "removals_held": RemovalsHeld,
     "removals_wanted": RemovalsWanted,
     "removals_given": RemovalsGiven,
+    "network_key_held": NetworkKeyHeld,
+    "network_key_given": NetworkKeyGiven,
     "offer": Offer,
     "offer_accepted": OfferAccepted,
     "offer_rejected": OfferRejected,

@@ -13,7 +13,7 @@ from meshd.cli.further import OpenGroup
 from meshd.cli.grammar import examples, obey_pipes
 from meshd.cli.mesh import find, invite, peer, peers, status
 from meshd.cli.receipts import receipt, verify
-from meshd.cli.removal import recovery_key, remove
+from meshd.cli.removal import recovery_key, rekey, remove
 from meshd.cli.streams import prepare_streams
 from meshd.cli.submission import submit
 from meshd.cli.tasks import cancel, result, task, tasks, wait
@@ -44,6 +44,7 @@ for _command in (
     invite,
     remove,
     recovery_key,
+    rekey,
     submit,
     tasks,
     task,

@@ -14,6 +14,7 @@ from meshd.cli.grammar import CommandFailed, MeshCommand, Session, examples, pas
 from meshd.cli.output import note, plain, print_json, short_id
 from meshd.cli.references import peer_argument
 from meshd.control_frames import Frame
+from meshd.quantities import format_duration_us
 
 NAMES_SHOWN_MAX = 10
 
@@ -86,6 +87,25 @@ def recovery_key(session: Session, path: str) -> int:
         return Exit.DONE
     click.echo(plain(f"the recovery key is in {path} and on this device no more"))
     note("keep the file offline: whoever has it can put any device out of the mesh")
+    return Exit.DONE
+
+
+@click.command(cls=MeshCommand, epilog=examples("meshctl rekey"))
+@pass_session
+def rekey(session: Session) -> int:
+    """Give all members a new network key, which those who left do not get.
+
+    Devices that are reached have it within seconds, the others when they are back. The key of
+    before is accepted for another week; who was away for longer needs a new invitation.
+    """
+    with session.connect() as client:
+        answer = client.ask({"command": "rekey"})
+    if session.is_json:
+        print_json(answer)
+        return Exit.DONE
+    lasts = format_duration_us(answer["accepted_for_us"])
+    click.echo(f"the mesh has network key number {answer['generation']}")
+    note(f"the one before is accepted for {lasts}; invitations that are out hold that one")
     return Exit.DONE
 
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from support.daemons import Daemons, Device, await_linked, await_ready, meshctl, until
 from support.secrets_kept import find
 
 from meshd.home import Home
-from meshd.membership import load_membership
+from meshd.membership import MembershipRow, load_membership
 from meshd.recovery_key import seed_of_recovery_text
 from meshd.store import Store
+from p2p.network_keys import NetworkKeyRow
+from wire.codec import Decoder
+from wire.keys import Ed25519Verifier
+from wire.signed import encode_body
 
 HEARD_S_MAX = 20.0  # on two busy cores; it takes a fraction of a second
 
@@ -218,3 +225,102 @@ def test_the_papers_of_a_home_hold_no_removals_of_a_join(four: list[Device]) -> 
     assert papers is not None
     assert papers.removals == ()
     assert len(rows) >= 3
+
+
+# --- another network key --------------------------------------------------------------------
+
+
+def test_a_rolled_network_key_reaches_members_and_those_who_were_away(tmp_path: Path) -> None:
+    with Daemons(tmp_path) as daemons:
+        attic = daemons.start("attic")
+        await_ready(attic)
+        garage, shed = daemons.start_joined(attic, ["garage", "shed"])
+        await_linked(attic, garage, shed)
+        old = key_of(attic)
+        invited_before = attic.invite()
+        shed.stop()  # away for less than a week
+        rolled = meshctl(garage.home, "--output", "json", "rekey")
+        assert rolled.returncode == 0, rolled.stderr
+        assert json.loads(rolled.stdout)["generation"] == 1
+        until(lambda: key_of(attic) != old or None, "the key did not come", attic, within_s=20)
+        assert key_of(attic) == key_of(garage)
+        # What comes back has the old key, what starts again has both.
+        daemons.restart(shed)
+        garage.stop()
+        daemons.restart(garage)
+        await_ready(shed, garage)
+        await_linked(attic, garage, shed)
+        until(lambda: key_of(shed) == key_of(attic) or None, "shed has the old", shed, within_s=30)
+        # Old and new invitations let devices in.
+        late = daemons.start("late", join=invited_before)
+        new = daemons.start("new", join=attic.invite())
+        await_ready(late, new)
+        await_linked(attic, late, new)
+        # Who was away for longer has a key that nobody accepts any more.
+        shed.stop()
+        set_key(shed, old)
+        assert meshctl(attic.home, "rekey").returncode == 0
+        for device in (garage, late, new):
+            until(
+                lambda device=device: key_of(device) == key_of(attic) or None,  # type: ignore[misc]
+                f"{device.name} has an old key",
+                device,
+                within_s=30,
+            )
+        stopped = (attic, garage, late, new)
+        for device in stopped:
+            where = device.address
+            device.stop()
+            forget_previous(device)
+            daemons.restart(device, listen=where)
+        await_ready(*stopped)
+        await_linked(*stopped)
+        daemons.restart(shed)
+        await_ready(shed)
+        failing = "another network key"
+        until(lambda: failing in shed.log.read_text() or None, "shed dials nobody", shed)
+        assert shed.ask("status")["links"] == 0
+        shed.stop()
+        rejoin(daemons, shed, attic.invite())
+        await_ready(shed)
+        await_linked(attic, shed)
+        # Started with the first invitation again, as a service may be, it keeps the later key.
+        shed.stop()
+        rejoin(daemons, shed, invited_before)
+        await_ready(shed)
+        await_linked(attic, shed)
+
+
+def row_of(device: Device) -> NetworkKeyRow:
+    with closing(sqlite3.connect(f"file:{Home(device.home).database}?mode=ro", uri=True)) as found:
+        query = "SELECT body FROM records WHERE kind = ?"
+        row = found.execute(query, ("network_key",)).fetchone()
+        papers = found.execute(query, ("membership",)).fetchone()
+    if row is not None:
+        return Decoder(NetworkKeyRow, Ed25519Verifier()).decode(bytes(row[0]))
+    founded = Decoder(MembershipRow, Ed25519Verifier()).decode(bytes(papers[0]))
+    return NetworkKeyRow(key=founded.network_key)
+
+
+def keys_of(device: Device) -> tuple[bytes, ...]:
+    return row_of(device).keys
+
+
+def key_of(device: Device) -> bytes:
+    return keys_of(device)[0]
+
+
+def write_row(device: Device, row: NetworkKeyRow) -> None:
+    with closing(sqlite3.connect(Home(device.home).database)) as found:
+        found.execute("UPDATE records SET body = ? WHERE kind = 'network_key'", (encode_body(row),))
+        found.commit()
+
+
+def set_key(device: Device, key: bytes) -> None:
+    """Let a device that does not run have slept since before the key was rolled."""
+    write_row(device, NetworkKeyRow(key=key))
+
+
+def forget_previous(device: Device) -> None:
+    """Let a week pass for a device that does not run."""
+    write_row(device, replace(row_of(device), previous=None, previous_left_us=0))

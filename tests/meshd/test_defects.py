@@ -121,6 +121,7 @@ _OTHER_PARTS = (
     "finding",
     "questions",
     "publish",
+    "use_network_keys",
 )
 
 

@@ -51,6 +51,7 @@ from wire.effects import (
     Send,
     SetTimer,
     Trace,
+    UseNetworkKeys,
     Withdraw,
 )
 from wire.events import Event, Listening, Loaded, PersistFailed, TimerDue
@@ -95,6 +96,7 @@ EFFECTS: tuple[Effect, ...] = (
     Answer(7, task_view()),
     AnswerJoin(8, JoinRefused(reason=JoinRefusal.BUSY)),
     Trace("thing.happened", {"count": 3}),
+    UseNetworkKeys((b"k" * 32,)),
 )
 
 # What each effect makes of the parts: (part, method, arguments without nurseries).
@@ -117,6 +119,7 @@ CARRIED_OUT: dict[type, Callable[[Any], tuple[object, ...]]] = {
     Answer: lambda e: ("questions", "answer", e),
     AnswerJoin: lambda e: ("questions", "answer_join", e),
     Trace: lambda e: ("log", e.event, e.fields["count"]),
+    UseNetworkKeys: lambda e: ("network_keys", e.keys),
 }
 
 
@@ -159,6 +162,7 @@ class Parts:
             writer=self.writer,
             rows=RowReader(Ed25519Verifier()),
             publish=lambda topic, records: self.called("publish", topic, records),
+            use_network_keys=lambda keys: self.calls.append(("network_keys", keys)),
             now_us=lambda: 42,
             **{
                 name: cast(Any, _Part(self, name))

@@ -73,7 +73,7 @@ class Issuer:
             signer=self.device.keys,
             genesis=MESH.genesis,
             chain=self.device.chain,
-            network_key=b"k" * 32,
+            network_key=lambda: b"k" * 32,
             removals=self.removals,
             rng=random.Random(self.seed),
         )

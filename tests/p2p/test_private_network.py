@@ -38,7 +38,7 @@ def test_a_published_vector_of_nacl_holds() -> None:
 def test_plaintext_comes_out_whole_however_the_bytes_arrive(cuts: list[int]) -> None:
     plain = GREETING + b"/noise" * 20
     sent = NONCE + xsalsa20(KEY, NONCE).encrypt(plain)
-    inbound = InboundBytes(KEY)
+    inbound = InboundBytes((KEY,))
     received = b""
     for cut in cuts:
         received += inbound.feed(sent[:cut])
@@ -47,7 +47,7 @@ def test_plaintext_comes_out_whole_however_the_bytes_arrive(cuts: list[int]) -> 
 
 
 def test_another_key_is_refused_at_the_first_wrong_byte() -> None:
-    inbound = InboundBytes(bytes(32))
+    inbound = InboundBytes((bytes(32),))
     with pytest.raises(WrongNetwork, match="another network key"):
         inbound.feed(NONCE + xsalsa20(KEY, NONCE).encrypt(GREETING)[:1])
 
@@ -55,16 +55,46 @@ def test_another_key_is_refused_at_the_first_wrong_byte() -> None:
 def test_a_peer_without_any_key_is_refused_before_a_whole_nonce() -> None:
     assert len(GREETING) < NONCE_BYTES
     with pytest.raises(WrongNetwork, match="without any"):
-        InboundBytes(KEY).feed(GREETING)
+        InboundBytes((KEY,)).feed(GREETING)
 
 
 def test_a_host_without_a_key_refuses_a_peer_with_one() -> None:
     with pytest.raises(WrongNetwork):
-        InboundBytes(None).feed(NONCE)
-    assert InboundBytes(None).feed(GREETING + b"rest") == GREETING + b"rest"
+        InboundBytes(()).feed(NONCE)
+    assert InboundBytes(()).feed(GREETING + b"rest") == GREETING + b"rest"
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_raise_anything_but_wrong_network(received: bytes) -> None:
     with contextlib.suppress(WrongNetwork):
-        InboundBytes(KEY).feed(received)
+        InboundBytes((KEY,)).feed(received)
+
+
+OTHER = bytes(range(1, 33))
+
+
+@given(st.lists(st.integers(1, 30), max_size=20), st.booleans(), nonces)
+def test_of_two_keys_the_one_in_use_is_found_however_the_bytes_arrive(
+    cuts: list[int], is_first: bool, nonce: bytes
+) -> None:
+    key = KEY if is_first else OTHER
+    plain = GREETING + b"/noise" * 20
+    sent = nonce + xsalsa20(key, nonce).encrypt(plain)
+    inbound = InboundBytes((KEY, OTHER))
+    received = b""
+    for cut in cuts:
+        received += inbound.feed(sent[:cut])
+        sent = sent[cut:]
+    assert received + inbound.feed(sent) == plain
+    assert inbound.key == key
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=20))
+def test_a_stranger_to_both_keys_is_refused_and_little_is_held_back(parts: list[bytes]) -> None:
+    inbound = InboundBytes((KEY, OTHER))
+    fed = given_back = 0
+    with contextlib.suppress(WrongNetwork):
+        for part in parts:
+            fed += len(part)
+            given_back += len(inbound.feed(part))
+            assert fed - given_back <= NONCE_BYTES + len(GREETING)

@@ -10,8 +10,16 @@ from simulations.mesh_node import MESH_NODE
 from simulations.sandbox import Program
 from simulations.submission import work_of
 from simulations.world import Request, World, WorldSettings
-from wire.answers import Accepted, PeerList, Refused, RemovalView, StatusView, TaskView
-from wire.commands import GetStatus, ListPeers, Remove, WaitTask
+from wire.answers import (
+    Accepted,
+    PeerList,
+    Refused,
+    RekeyView,
+    RemovalView,
+    StatusView,
+    TaskView,
+)
+from wire.commands import GetStatus, ListPeers, Rekey, Remove, WaitTask
 from wire.ids import peer_text
 
 BAR_US = 5 * US_PER_S
@@ -165,3 +173,17 @@ def test_who_may_not_remove_is_told_why() -> None:
     again = answer_to(world, 0, Remove(peer=reference(world, 1)))
     assert isinstance(again, Refused)
     assert "already" in again.message
+
+
+def test_a_removed_device_does_not_learn_a_key_that_was_rolled_after_its_removal() -> None:
+    world = grown(20)
+    world.isolate(3)
+    answer_to(world, 0, Remove(peer=reference(world, 5)))
+    world.run_for(US_PER_S)
+    assert isinstance(answer_to(world, 0, Rekey()), RekeyView)
+    world.run_for(30 * US_PER_S)
+    world.heal()
+    world.run_for(90 * US_PER_S)
+    generations = [node_of(world, node).network_key_generation for node in range(20)]
+    assert generations[5] == 0
+    assert [*generations[:5], *generations[6:]] == [1] * 19, "also the one that was cut off"

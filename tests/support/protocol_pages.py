@@ -18,7 +18,14 @@ import msgspec
 from telemetry.sample import Gpu, Sample
 from wire.blobs import Manifest
 from wire.content import Invocation
-from wire.membership import JOIN_MESSAGES, Certificate, Genesis, Invitation, Removal
+from wire.membership import (
+    JOIN_MESSAGES,
+    Certificate,
+    Genesis,
+    Invitation,
+    NetworkKeyRoll,
+    Removal,
+)
 from wire.messages import MESSAGES
 from wire.records import Capabilities, Presence, Record, Watch
 from wire.signed import Signed
@@ -27,7 +34,17 @@ from wire.text import CAPABILITY_PATTERN, NAME_PATTERN, VISIBLE_ASCII_PATTERN
 
 PAGES = Path(__file__).parent.parent.parent / "docs" / "protocol"
 
-SIGNED_BODIES = (Genesis, Certificate, Removal, Record, Contract, Lease, ResultRoot, Vote)
+SIGNED_BODIES = (
+    Genesis,
+    Certificate,
+    Removal,
+    NetworkKeyRoll,
+    Record,
+    Contract,
+    Lease,
+    ResultRoot,
+    Vote,
+)
 PLAIN_BODIES = (
     *(Task, Result, Receipt, Invocation, Invitation),
     *(Presence, Capabilities, Watch, Sample, Gpu, Manifest),

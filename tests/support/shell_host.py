@@ -240,6 +240,7 @@ class Tasks:
             finding=parts,
             questions=parts,
             publish=parts.publish,
+            use_network_keys=parts.use_network_keys,
             now_us=lambda: host.now_us,
         )
 

@@ -154,6 +154,10 @@ class SimulatedParts:
         """Publish to whoever can be reached."""
         self._host.carry_out(do.Publish(topic, records))
 
+    def use_network_keys(self, keys: tuple[bytes, ...]) -> None:
+        """Accept other network keys."""
+        self._host.carry_out(do.UseNetworkKeys(keys))
+
     # Whoever asked.
 
     def answer(self, answer: do.Answer) -> None:

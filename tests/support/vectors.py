@@ -43,6 +43,7 @@ from wire.membership import (
     Certificate,
     Genesis,
     Invitation,
+    NetworkKeyRoll,
     Removal,
     Role,
     invitation_text,
@@ -149,7 +150,10 @@ def ids() -> dict[str, object]:
 
 def signatures() -> dict[str, object]:
     """Return one signature for each purpose, over the same body."""
-    kinds = (Genesis, Certificate, Removal, Record, Contract, Lease, ResultRoot, Vote)
+    kinds = (
+        *(Genesis, Certificate, Removal, NetworkKeyRoll),
+        *(Record, Contract, Lease, ResultRoot, Vote),
+    )
     body = b"\x80"
     return {
         "about": "Ed25519 over domain + 00 + body; the seed is device 0's private key",

@@ -18,7 +18,7 @@ from wire.codec import Decoder
 from wire.errors import BadSignature, CannotUnseal, MalformedFrame
 from wire.ids import Digest, PeerId
 from wire.keys import Ed25519Keys, Ed25519Verifier
-from wire.membership import Certificate, Genesis, Removal
+from wire.membership import Certificate, Genesis, NetworkKeyRoll, Removal
 from wire.records import Record
 from wire.signed import Signed, SignedBody, encode_body, sign, signing_bytes
 from wire.tasks import Contract, Lease, ResultRoot, Vote
@@ -29,6 +29,7 @@ SIGNED_BODIES: dict[type[typing.Any], type[Signed[typing.Any]]] = {
     Genesis: Signed[Genesis],
     Certificate: Signed[Certificate],
     Removal: Signed[Removal],
+    NetworkKeyRoll: Signed[NetworkKeyRoll],
     Record: Signed[Record],
     Contract: Signed[Contract],
     Lease: Signed[Lease],
