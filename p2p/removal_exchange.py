@@ -30,7 +30,6 @@ from wire.messages import (
 )
 from wire.signed import Signed
 
-PROOF_BYTES_MAX = 8 * 1024  # a handshake's frame holds 16 KiB
 FLOODED_MAX = 16  # of more, only the hash: whoever lacks them asks
 GIVEN_BYTES_MAX = 256 * 1024
 GIVEN_MESSAGES_MAX = 2  # in one answer: more would crowd heartbeats out of the link's queue
@@ -152,7 +151,7 @@ class RemovalExchange:
 
 def _proof(sentence: Sentence) -> tuple[Signed[Removal], ...]:
     """Return removals that show why somebody is out, none if they are too long for a handshake."""
-    signed = [held.signed for held in sentence.removals if held.bytes_count <= PROOF_BYTES_MAX]
+    signed = [held.signed for held in sentence.removals if not held.is_long]
     return tuple(signed[:1])
 
 

@@ -13,9 +13,11 @@ admins by the length of their chains, the founder's before all others.
   rank among those against it keep by name. A device whose chain has a void certificate is out
   until another admin lets it in anew.
 
-Nothing is evicted. Past `REMOVALS_MAX` or `REMOVALS_BYTES_MAX`, which only admins who sign without
-end can reach, those last in the order of (rank, id) are not taken in: that is the same on every
-device, and the recovery key always finds room.
+Nothing is evicted. Past `REMOVALS_MAX`, or `LONG_MAX` of those that name many papers, which only
+admins who sign without end can reach, those last in the order of (rank, id) are not taken in: that
+is the same on every device, and the recovery key always finds room. Both are bounds of a count,
+because the first so many of a union are the first so many of the firsts of its parts; the first so
+many bytes are not.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import merge
 from itertools import groupby
 
 from blake3 import blake3
@@ -45,7 +48,8 @@ from wire.messages import HASH_BYTES
 from wire.signed import Signed
 
 REMOVALS_MAX = 10_000
-REMOVALS_BYTES_MAX = 32 << 20
+LONG_BYTES = 4 * 1024  # so 10,000 others take 40 MiB at most
+LONG_MAX = 256  # of up to 75 KiB
 RECOVERY_RANK = 0  # an admin's is the length of its chain, 1 to 8: lower outranks higher
 
 REMOVAL_ROW = "removal"
@@ -79,9 +83,9 @@ class HeldRemoval:
         return self.rank, self.id
 
     @property
-    def bytes_count(self) -> int:
-        """How much it adds to what is held."""
-        return len(self.signed.received)
+    def is_long(self) -> bool:
+        """Whether it names so many papers that few of its kind can be held."""
+        return len(self.signed.received) > LONG_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,12 @@ class Removals:
 
     genesis: Signed[Genesis]
     removals_max: int = REMOVALS_MAX
-    bytes_max: int = REMOVALS_BYTES_MAX
+    long_max: int = LONG_MAX
     revision: int = 0  # rises with every change of the set
     _by_id: dict[PaperId, HeldRemoval] = field(default_factory=dict)
     _ids: list[PaperId] = field(default_factory=list)  # sorted
-    _places: list[tuple[int, PaperId]] = field(default_factory=list)  # sorted
-    _bytes_count: int = 0
+    _places: list[tuple[int, PaperId]] = field(default_factory=list)  # all but the long; sorted
+    _long_places: list[tuple[int, PaperId]] = field(default_factory=list)  # of those; sorted
     _out: dict[PeerId, Sentence] = field(default_factory=dict)
     _hash: bytes = b""
 
@@ -177,20 +181,26 @@ class Removals:
         for held in entering.values():
             self._by_id[held.id] = held
             insort(self._ids, held.id)
-            insort(self._places, held.place)
-            self._bytes_count += held.bytes_count
+            insort(self._places_like(held), held.place)
         left_out = []
-        while len(self._places) > self.removals_max or self._bytes_count > self.bytes_max:
-            _, removal = self._places.pop()
-            self._bytes_count -= self._by_id.pop(removal).bytes_count
-            del self._ids[bisect_right(self._ids, removal) - 1]
-            left_out.append(removal)
+        for places, most in (
+            (self._places, self.removals_max),
+            (self._long_places, self.long_max),
+        ):
+            while len(places) > most:
+                _, removal = places.pop()
+                del self._by_id[removal]
+                del self._ids[bisect_right(self._ids, removal) - 1]
+                left_out.append(removal)
         return left_out
+
+    def _places_like(self, held: HeldRemoval) -> list[tuple[int, PaperId]]:
+        return self._long_places if held.is_long else self._places
 
     @property
     def is_full(self) -> bool:
         """Say whether no admin may add another."""
-        return len(self) >= self.removals_max or self._bytes_count >= self.bytes_max
+        return len(self) >= self.removals_max or len(self._long_places) >= self.long_max
 
     @property
     def state_hash(self) -> bytes:
@@ -246,7 +256,8 @@ class Removals:
     def _judge(self) -> None:
         """Work out anew who is out: rank by rank, each by what higher ranks decided."""
         out: dict[PeerId, Sentence] = {}
-        for rank, places in groupby(self._places, key=lambda place: place[0]):
+        in_order = merge(self._places, self._long_places)
+        for rank, places in groupby(in_order, key=lambda place: place[0]):
             counting: dict[PeerId, list[HeldRemoval]] = {}
             for _, removal in places:
                 held = self._by_id[removal]

@@ -23,7 +23,7 @@ from support.removing import (
     removal,
 )
 
-from p2p.removals import REMOVAL_ROW, RemovalRow, Removals
+from p2p.removals import LONG_BYTES, LONG_MAX, REMOVAL_ROW, RemovalRow, Removals
 from wire.effects import Persist, Row
 from wire.ids import MeshId, PeerId
 from wire.membership import PaperId, Removal, paper_id
@@ -32,8 +32,8 @@ from wire.signed import Signed
 STRANGER = Member(keys_of(9), FOUNDER.chain)
 
 
-def removals_of(*signed: Signed[Removal], bytes_max: int = 1 << 25, most: int = 10_000) -> Removals:
-    removals = Removals(genesis=GENESIS, removals_max=most, bytes_max=bytes_max)
+def removals_of(*signed: Signed[Removal], most: int = 10_000, long_max: int = 256) -> Removals:
+    removals = Removals(genesis=GENESIS, removals_max=most, long_max=long_max)
     removals.add(signed)
     return removals
 
@@ -164,6 +164,7 @@ def test_the_recovery_key_outranks_the_founder_and_nobody_undoes_it() -> None:
 
 ADMINS = (FOUNDER, ADMIN, OTHER_ADMIN, DEEPER, None)
 PAPERS = tuple(one.paper for one in MEMBERS)
+MANY_PAPERS = tuple(PaperId(number.to_bytes(16, "big")) for number in range(LONG_BYTES // 16))
 
 
 @st.composite
@@ -175,7 +176,8 @@ def some_removals(draw: st.DrawFn) -> list[Signed[Removal]]:
         subject = draw(st.sampled_from([one for one in MEMBERS if one is not by]))
         papers: list[PaperId] = [*PAPERS, *(paper_id(signed) for signed in found)]
         kept = draw(st.lists(st.sampled_from(papers), max_size=4, unique=True))
-        found.append(removal(subject, by, kept=tuple(kept)))
+        others = MANY_PAPERS if draw(st.booleans()) else ()
+        found.append(removal(subject, by, kept=(*kept, *others)))
     return found
 
 
@@ -193,17 +195,22 @@ def test_the_same_removals_in_any_order_leave_the_same_members_standing(
     assert standing(at_once) == standing(one_by_one)
     assert at_once.all() == one_by_one.all()
     assert at_once.state_hash == one_by_one.state_hash
-    assert len(at_once) <= most
+    assert len(at_once) <= most + LONG_MAX
 
 
 @settings(deadline=None)
-@given(some_removals(), some_removals(), some_removals(), st.integers(400, 6_000))
-def test_merging_is_associative_also_at_the_bound_of_bytes(
-    a: list[Signed[Removal]], b: list[Signed[Removal]], c: list[Signed[Removal]], bytes_max: int
+@given(some_removals(), some_removals(), some_removals(), st.integers(1, 6), st.integers(0, 3))
+def test_merging_is_associative_also_at_the_bounds(
+    a: list[Signed[Removal]],
+    b: list[Signed[Removal]],
+    c: list[Signed[Removal]],
+    most: int,
+    long_max: int,
 ) -> None:
-    left = removals_of(*removals_of(*a, *b, bytes_max=bytes_max).all(), *c, bytes_max=bytes_max)
-    right = removals_of(*a, *removals_of(*b, *c, bytes_max=bytes_max).all(), bytes_max=bytes_max)
-    assert left.all() == right.all()
+    def merged(*parts: Signed[Removal]) -> tuple[Signed[Removal], ...]:
+        return removals_of(*parts, most=most, long_max=long_max).all()
+
+    assert merged(*merged(*a, *b), *c) == merged(*a, *merged(*b, *c)) == merged(*a, *b, *c)
 
 
 # --- bounds and rows ------------------------------------------------------------------------
