@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
-from libp2p.transport.exceptions import OpenConnectionError
 
 from p2p.addresses import Address
 from p2p.errors import PeerUnreachable, WrongNetwork, WrongPeer
@@ -58,18 +57,13 @@ def unreachable(peer: PeerId, failures: Sequence[tuple[Address, Exception]]) -> 
     return kind(f"{peer_text(peer)} is unreachable: " + "; ".join(reasons))
 
 
-def is_unanswered(error: BaseException) -> bool:
-    """Say whether there was not even a TCP connection."""
-    return any(isinstance(link, OpenConnectionError) for link in _chain(error))
-
-
 def why(error: BaseException) -> str:
     """Return in words why a connection was not made."""
     return str(_cause(error))
 
 
 def _cause(error: BaseException) -> PeerUnreachable:
-    chain = _chain(error)
+    chain = causes_of(error)
     for link in chain:
         if isinstance(link, WrongNetwork):
             return link
@@ -81,7 +75,7 @@ def _cause(error: BaseException) -> PeerUnreachable:
     return PeerUnreachable(next((str(link) for link in reversed(chain) if str(link)), "no reason"))
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def causes_of(error: BaseException) -> list[BaseException]:
     """Return `error` and what caused it, the root last; of a group its first member."""
     chain: list[BaseException] = []
     following: BaseException | None = error

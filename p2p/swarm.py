@@ -23,11 +23,12 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
+from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
 from p2p.addresses import Address
-from p2p.dialling import is_unanswered, race, unreachable, why
+from p2p.dialling import causes_of, race, unreachable, why
 from p2p.errors import PeerUnreachable
 from p2p.guards import NEGOTIATE_S, contained
 from p2p.identity import peer_of
@@ -196,7 +197,7 @@ class MeshSwarm(Swarm):
             await self.dial_addr(Multiaddr(str(address)), peer)
 
         failures = await race(addresses, dial)
-        answering = [address for address, error in failures if not is_unanswered(error)]
+        answering = [address for address, error in failures if not _is_unanswered(error)]
         if not failures or not answering or len(self._tcp.network_keys) < 2:
             return failures
         with dialling_with(1):
@@ -209,6 +210,11 @@ class MeshSwarm(Swarm):
         async with trio.open_nursery() as nursery:
             for connection in self.get_connections():
                 nursery.start_soon(connection.close)
+
+
+def _is_unanswered(error: BaseException) -> bool:
+    """Say whether there was not even a TCP connection."""
+    return any(isinstance(link, OpenConnectionError) for link in causes_of(error))
 
 
 class _NoAutoConnector(AutoConnector):

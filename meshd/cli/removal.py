@@ -42,7 +42,7 @@ NAMES_SHOWN_MAX = 10
 )
 @pass_session
 def remove(session: Session, peer: str, yes: bool, key_file: str | None, void_papers: bool) -> int:
-    """Put a device out of the mesh for good, such as a lost laptop.
+    """Put a device out of the mesh for good: a lost laptop, say.
 
     Any admin may. All devices that are reached hear of it within seconds, the others when they are
     back. Of an admin, the devices that it let in stay, unless --void-papers is given. To come back,
@@ -93,7 +93,7 @@ def recovery_key(session: Session, path: str) -> int:
 @click.command(cls=MeshCommand, epilog=examples("meshctl rekey"))
 @pass_session
 def rekey(session: Session) -> int:
-    """Give all members a new network key, which those who left do not get.
+    """Give all members a new network key, but not the removed.
 
     Devices that are reached have it within seconds, the others when they are back. The key of
     before is accepted for another week; who was away for longer needs a new invitation.
