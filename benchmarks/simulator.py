@@ -13,6 +13,7 @@ from simulations.budget import Budget
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.engine import US_PER_S
+from simulations.garbage import collect_seldom
 from simulations.mesh_node import MESH_NODE
 from simulations.trace import TraceLevel
 from simulations.world import World, WorldSettings
@@ -22,6 +23,7 @@ BUDGET = Budget(sends_per_second_max=100_000, bytes_per_second_max=1 << 40)
 
 def main() -> None:
     """Run each size, and print a line for it."""
+    collect_seldom()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="+", default=[10, 30, 100])
     parser.add_argument("--seconds", type=int, default=30, help="of virtual time, after the start")

@@ -30,7 +30,7 @@ from p2p.own_records import (
 from p2p.removal_exchange import RemovalExchange
 from p2p.removals import REMOVAL_ROW, RemovalRow, Removals
 from p2p.removing import Removing
-from p2p.verdicts import Verdicts
+from p2p.verdicts import Verdict, Verdicts
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
 from telemetry.measurement import MeasurementRecord, Measurements
 from telemetry.sample import Sample
@@ -292,7 +292,7 @@ class Neighbourhood:
         now_us = self._device.now_us
         match key:
             case ReviewDue():
-                return [] if self.is_stopping else self.overlay.on_review_due(now_us=now_us)
+                return [] if self.is_stopping else self._on_review_due(now_us)
             case HeartbeatDue():
                 return self.liveness.on_heartbeat_due(now_us=now_us)
             case WatchDue():
@@ -489,6 +489,13 @@ class Neighbourhood:
             Trace("link.down", {"peer_id": peer_text(peer), "reason": reason}),
         ]
 
+    def _on_review_due(self, now_us: int) -> list[Effect]:
+        changes = self.verdicts.changes(now_us=now_us)
+        return [
+            *self.overlay.on_review_due(now_us=now_us),
+            *(_told_of(peer, verdict) for peer, verdict in changes),
+        ]
+
     def _on_watch_due(self, now_us: int) -> list[Effect]:
         watch, effects = self.failures.on_watch_due(now_us=now_us)
         if watch is None or self.is_stopping:
@@ -537,3 +544,7 @@ class Neighbourhood:
 
     def _publish(self, records: tuple[Signed[Record], ...]) -> list[Effect]:
         return [Publish(self._topic, self.gossip.with_chains(records))] if records else []
+
+
+def _told_of(peer: PeerId, verdict: Verdict) -> Effect:
+    return Trace(f"member.{verdict.state}", {"peer_id": peer_text(peer), "reason": verdict.reason})

@@ -115,6 +115,8 @@ class Directory:
     revision: int = 0  # rises with every record that is taken in or dropped
     roster_revision: int = 0  # rises with every member that comes or goes, and every presence
     watch_revision: int = 0  # rises with those too, and with every watch
+    # Who names this device as an observer.
+    subjects: dict[PeerId, Member] = field(default_factory=dict)
     _members: dict[PeerId, Member] = field(default_factory=dict)
     _by_distance: list[Member] = field(default_factory=list)
     _buckets: list[_Bucket] = field(
@@ -206,7 +208,7 @@ class Directory:
         if record.kind == RecordKind.PRESENCE:
             self._on_roster_changed()
         elif record.kind == RecordKind.WATCH:
-            self.watch_revision += 1
+            self._on_watch(member)
         return Merge.NEWER
 
     def forget(self, peer: PeerId) -> None:
@@ -214,6 +216,7 @@ class Directory:
         member = self._members.pop(peer, None)
         if member is None:
             return
+        self.subjects.pop(peer, None)
         del self._by_distance[bisect_left(self._by_distance, _place(member), key=_place)]
         bucket = self._buckets[member.bucket]
         bucket.members.remove(member)
@@ -279,6 +282,13 @@ class Directory:
         if chain is None or (member is not None and record.kind != RecordKind.PRESENCE):
             return member
         return self.introduce(record.owner, chain)
+
+    def _on_watch(self, member: Member) -> None:
+        self.watch_revision += 1
+        if member.watch is not None and self.own in member.watch.observers:
+            self.subjects[member.peer] = member
+        else:
+            self.subjects.pop(member.peer, None)
 
     def _on_roster_changed(self) -> None:
         self.roster_revision += 1

@@ -126,10 +126,8 @@ class FailureDetector:
         self._revision_seen = self.directory.watch_revision
         self._subjects = {
             member.peer: self._subject(member, now_us=now_us)
-            for member in self.directory
-            if member.watch is not None
-            and self.own in member.watch.observers
-            and not member.has_left
+            for member in self.directory.subjects.values()
+            if not member.has_left
         }
 
     def _subject(self, member: Member, *, now_us: int) -> _Subject:

@@ -64,6 +64,7 @@ class Verdicts:
     _revision_judged: int = -1
     _unobserved_since_us: dict[PeerId, int] = field(default_factory=dict)
     _again_us: int | None = None  # when somebody was unobserved for too long
+    _told: dict[PeerId, Liveliness] = field(default_factory=dict)
 
     def of(self, peer: PeerId, *, now_us: int) -> Verdict:
         """Return the verdict over a member; this device itself is alive."""
@@ -72,6 +73,19 @@ class Verdicts:
     def is_dead(self, peer: PeerId, *, now_us: int) -> bool:
         """Say whether a member is dead."""
         return self.of(peer, now_us=now_us).state is Liveliness.DEAD
+
+    def changes(self, *, now_us: int) -> list[tuple[PeerId, Verdict]]:
+        """Return the verdicts that are others than when this was asked last."""
+        judged = self.judged(now_us=now_us)
+        concerned = sorted(judged.keys() | self._told.keys())
+        verdicts = [(peer, judged.get(peer, ALIVE)) for peer in concerned]
+        changed = [
+            (peer, verdict)
+            for peer, verdict in verdicts
+            if verdict.state is not self._told.get(peer, Liveliness.ALIVE)
+        ]
+        self._told = {peer: verdict.state for peer, verdict in judged.items()}
+        return changed
 
     def judged(self, *, now_us: int) -> dict[PeerId, Verdict]:
         """Return the verdicts over all who are not alive."""

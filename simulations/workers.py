@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Generic, TypeVar
 
+from simulations.garbage import collect_seldom
+
 Result = TypeVar("Result")
 
 END_S_MAX = 5.0
@@ -136,6 +138,7 @@ def _ask(worker: _Worker, seed: int) -> None:
 
 def _serve(work: Callable[[int], object], pipe: Connection) -> None:
     """Work until the pipe ends. A defect in `work` ends the process, with its traceback."""
+    collect_seldom()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             pipe.send(work(pipe.recv()))

@@ -7,7 +7,6 @@ whether two runs were the same.
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -178,7 +177,7 @@ class World:
     def _run(self, duration_us: int, is_reached: Callable[[], bool] | None) -> bool:
         rate = self.settings.events_per_node_second_max
         seconds = duration_us // US_PER_S + 1
-        with self.explained(), _collecting_seldom():
+        with self.explained():
             return self.engine.run(
                 until_us=self.engine.now_us + duration_us,
                 events_max=rate * seconds * len(self.hosts),
@@ -394,17 +393,3 @@ class World:
     def note(self, event: str, fields: Mapping[str, Field]) -> None:
         """Write a line that belongs to no device into the trace."""
         self.trace.add(self.engine.now_us, WORLD, event, fields)
-
-
-@contextlib.contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """Look for cyclic garbage seldom: there is little of it, and much to search.
-
-    With Python's own thresholds that takes a sixth of the time of a run of 200 devices.
-    """
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)

@@ -13,6 +13,7 @@ from simulations.cli.replay import replay
 from simulations.cli.run import list_, run
 from simulations.cli.shrink import shrink
 from simulations.cli.swarm import swarm
+from simulations.garbage import collect_seldom
 
 
 @click.group(
@@ -29,6 +30,7 @@ def sim() -> None:
 
     Exit codes: 0 all held, 1 something broke, 2 usage or bad scenario, 3 not deterministic.
     """
+    collect_seldom()
 
 
 for _command in (list_, run, swarm, replay, shrink, diff):

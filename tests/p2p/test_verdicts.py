@@ -238,3 +238,23 @@ def test_one_more_accusation_never_revives_anybody(accused: int) -> None:
         dead = {number for number, state in bench.states().items() if state == "dead"}
         assert dead_before <= dead
         dead_before = dead
+
+
+def test_a_verdict_is_told_when_it_changes_and_not_again() -> None:
+    bench = Bench()
+    ring_of(bench, 10, observers_count=6)
+
+    def told() -> list[tuple[int, str]]:
+        changes = bench.verdicts.changes(now_us=bench.now_us)
+        return [(peer[0], str(verdict.state)) for peer, verdict in changes]
+
+    assert told() == []
+    bench.says(2, observers=[3], silent=[1])
+    assert told() == [(1, "degraded")]
+    bench.says(3, observers=[4], silent=[1])
+    assert told() == []
+    bench.says(4, observers=[5], silent=[1])
+    assert told() == [(1, "dead")]
+    bench.says(1, observers=[5, 6])
+    assert told() == [(1, "alive")]
+    assert told() == []

@@ -140,6 +140,7 @@ SHELLS = frozenset(
         "simulations.cli.standing",
         "simulations.cli.swarm",
         "simulations.commit",
+        "simulations.garbage",
         "simulations.png",
         "simulations.scenarios",
         "simulations.workers",
