@@ -13,8 +13,17 @@ from p2p.own_records import INCARNATION_ROW
 from telemetry.sample import Sample, encode_sample
 from wire import effects as do
 from wire import events as on
-from wire.answers import Found, Invited, PeerList, PeerView, RefusalCode, Refused, StatusView
-from wire.commands import Find, GetPeer, GetStatus, Invite, ListPeers
+from wire.answers import (
+    Found,
+    Invited,
+    PeerList,
+    PeerView,
+    RefusalCode,
+    Refused,
+    RemovalView,
+    StatusView,
+)
+from wire.commands import Find, GetPeer, GetStatus, Invite, ListPeers, Remove
 from wire.ids import PeerId, peer_text
 from wire.keys import Ed25519Verifier
 from wire.membership import (
@@ -574,3 +583,16 @@ def test_heartbeats_are_answered_and_stop_with_the_link() -> None:
     assert isinstance(view, PeerView)
     why = "not heard by 2 of its 2 observers; connection refused"
     assert (view.state, view.reason) == ("dead", why)
+
+
+# --- removal --------------------------------------------------------------------------------
+
+
+def test_nothing_that_a_removed_device_still_says_is_heard() -> None:
+    _, hosts = joined()
+    removed = hosts[2]
+    beat = on.Received(removed.peer, Heartbeat(token=7))
+    assert hosts[0].handle(beat) != []
+    [view] = hosts[0].ask(Remove(peer="device-2"))
+    assert isinstance(view, RemovalView)
+    assert hosts[0].handle(beat) == []

@@ -152,6 +152,15 @@ def test_two_admins_of_one_rank_put_each_other_out() -> None:
     assert names_out(removals) == {ADMIN.peer, OTHER_ADMIN.peer}
 
 
+def test_what_an_admin_signed_counts_on_where_only_its_equals_removed_it() -> None:
+    hall = removal(HALL, ADMIN)
+    removals = removals_of(hall, removal(ADMIN, OTHER_ADMIN))
+    assert HALL.peer in names_out(removals)
+    assert removals.removals_by(ADMIN.peer) == [paper_id(hall)], "a removal of it has to name this"
+    removals.add([removal(ADMIN, FOUNDER)])
+    assert removals.removals_by(ADMIN.peer) == []
+
+
 def test_the_recovery_key_outranks_the_founder_and_nobody_undoes_it() -> None:
     every = tuple(one.paper for one in (ADMIN, OTHER_ADMIN, HALL))
     removals = removals_of(removal(ADMIN, FOUNDER), removal(FOUNDER, None, kept=every))
