@@ -1,13 +1,17 @@
-"""How fast the simulator runs idle meshes, and how the cost grows with their size.
+"""How fast the simulator runs idle meshes on one core, and how the cost grows with their size.
 
-python benchmarks/simulator.py --nodes 10 30 100
+python benchmarks/simulator.py            # make bench-sim: up to 300 devices, some minutes
+python benchmarks/simulator.py --large    # 1,000 whole devices, and 10,000 that know 256 each
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import multiprocessing
 import resource
 import time
+from dataclasses import dataclass
 
 from simulations.budget import Budget
 from simulations.device import HostSettings
@@ -18,27 +22,78 @@ from simulations.mesh_node import MESH_NODE
 from simulations.trace import TraceLevel
 from simulations.world import World, WorldSettings
 
+MEMBERS_MAX = 2_000
 BUDGET = Budget(sends_per_second_max=100_000, bytes_per_second_max=1 << 40)
 
 
+SIZES = ((10, MEMBERS_MAX), (30, MEMBERS_MAX), (100, MEMBERS_MAX), (300, MEMBERS_MAX))
+LARGE_SIZES = ((1_000, MEMBERS_MAX), (10_000, 256))
+
+
 def main() -> None:
-    """Run each size, and print a line for it."""
-    collect_seldom()
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[10, 30, 100])
-    parser.add_argument("--seconds", type=int, default=30, help="of virtual time, after the start")
-    parser.add_argument("--members-max", type=int, default=2_000, help="in a directory")
+    """Run each size in a process of its own, and print a line for it."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--nodes", type=int, nargs="+", help="these sizes instead")
+    parser.add_argument("--members-max", type=int, default=MEMBERS_MAX, help="in their directories")
+    parser.add_argument("--seconds", type=int, default=60, help="of virtual time, after the start")
+    parser.add_argument("--large", action="store_true", help="the large sizes instead")
     options = parser.parse_args()
-    print("nodes  start CPU s  CPU s  times real time  node-s per CPU s  events  peak MiB")
-    for node_count in options.nodes:
-        measure(node_count, options.seconds, options.members_max)
+    sizes = list(LARGE_SIZES if options.large else SIZES)
+    if options.nodes:
+        sizes = [(nodes_count, options.members_max) for nodes_count in options.nodes]
+    print(
+        " nodes  known  start CPU s  CPU s  x real time  node-s/CPU s  growth"
+        "  events/node-s  us/event  peak MiB"
+    )
+    before: Cost | None = None
+    context = multiprocessing.get_context("spawn")
+    for nodes_count, members_max in sizes:
+        with context.Pool(1) as pool:  # so that each has its own peak of memory
+            cost = pool.apply(measured, (nodes_count, members_max, options.seconds))
+        print(cost.line(before), flush=True)
+        before = cost
 
 
-def measure(node_count: int, seconds: int, members_max: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one size took."""
+
+    nodes_count: int
+    members_max: int
+    seconds: int
+    start_cpu_s: float
+    cpu_s: float
+    events_count: int
+    peak_mib: int
+
+    def line(self, before: Cost | None) -> str:
+        """Return the row; `growth` is the power of the size by which the cost grew since `before`.
+
+        Work that is done once a device and second grows by the power 1; gossip of N devices to N
+        others by up to 2.
+        """
+        node_seconds = self.nodes_count * self.seconds
+        growth = ""
+        if before is not None and before.nodes_count != self.nodes_count:
+            times = (self.cpu_s / self.seconds) / (before.cpu_s / before.seconds)
+            growth = f"{math.log(times) / math.log(self.nodes_count / before.nodes_count):.2f}"
+        return (
+            f"{self.nodes_count:6}  {min(self.members_max, self.nodes_count):5}"
+            f"  {self.start_cpu_s:11.2f}  {self.cpu_s:5.1f}  {self.seconds / self.cpu_s:11.1f}"
+            f"  {node_seconds / self.cpu_s:12.0f}  {growth:>6}"
+            f"  {self.events_count / node_seconds:13.1f}"
+            f"  {self.cpu_s * 1e6 / self.events_count:8.1f}  {self.peak_mib:8}"
+        )
+
+
+def measured(nodes_count: int, members_max: int, seconds: int) -> Cost:
     """Start a mesh, let five seconds pass, and measure what follows."""
+    collect_seldom()
     settings = WorldSettings(
         seed=1,
-        node_count=node_count,
+        node_count=nodes_count,
         host=HostSettings(members_max=members_max),
         budget=BUDGET,
         discovery=Discovery.SEEDS,
@@ -51,12 +106,14 @@ def measure(node_count: int, seconds: int, members_max: int) -> None:
     started_s = time.process_time()
     events_before = world.engine.events_count
     world.run_for(seconds * US_PER_S)
-    cpu_s = time.process_time() - started_s
-    events_count = world.engine.events_count - events_before
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(
-        f"{node_count:5}  {started_s - begun_s:11.2f}  {cpu_s:5.2f}  {seconds / cpu_s:15.1f}"
-        f"  {node_count * seconds / cpu_s:16.0f}  {events_count:6}  {peak_mib:8}"
+    return Cost(
+        nodes_count=nodes_count,
+        members_max=members_max,
+        seconds=seconds,
+        start_cpu_s=started_s - begun_s,
+        cpu_s=time.process_time() - started_s,
+        events_count=world.engine.events_count - events_before,
+        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     )
 
 

@@ -33,6 +33,8 @@ from wire.tasks import Contract, Epoch, Lease, Outcome, Receipt, Vote, batch_id_
 
 BREAKER_MILLICELSIUS = 85_000
 
+_CHECKED_MESSAGES = frozenset({OfferAccepted, LeaseGranted, Settled, ReceiptGiven})
+
 _Body = TypeVar("_Body", bound=SignedBody)
 
 
@@ -128,7 +130,8 @@ class Checks:
             case do.Send(peer, message):
                 if peer not in self._liars:  # who lies may ask for any number of answers
                     self._count_send(host)
-                self._check_told(host, peer, message)
+                if type(message) in _CHECKED_MESSAGES:
+                    self._check_told(host, message)
             case do.Execute(run=run):
                 self._check_run(host, run)
             case do.Kill(run):
@@ -172,7 +175,7 @@ class Checks:
 
     # What is told to other devices.
 
-    def _check_told(self, host: SimulatedHost, peer: PeerId, message: Message) -> None:
+    def _check_told(self, host: SimulatedHost, message: Message) -> None:
         match message:
             case OfferAccepted():
                 self._check_cool(host)

@@ -12,11 +12,14 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import TypeAlias
 
 import msgspec
 from blake3 import blake3
 from msgspec import Struct
+
+from wire.events import Received
 
 Field: TypeAlias = str | int | bool | None
 
@@ -54,18 +57,30 @@ class TraceLog:
         Raises ValueError if something later was noted already.
         """
         self.counts[event] += 1
-        if self._is_off:
-            return
-        if time_us != self._time_us:
-            self._begin(time_us)
-        sequence = self._sequences[node] = self._sequences.get(node, 0) + 1
-        line = {"time_us": time_us, "node": node, "sequence": sequence, "event": event, **fields}
-        self._moment.append((node, sequence, _encode(line)))
+        if not self._is_off:
+            sequence = self._next(time_us, node)
+            place = {"time_us": time_us, "node": node, "sequence": sequence}
+            self._moment.append((node, sequence, _encode({**place, "event": event, **fields})))
 
     def add_handled(self, time_us: int, node: int, event: Struct) -> None:
         """Note that a node is about to handle `event`."""
         name = _name_of(type(event))
-        self.add(time_us, node, name, _NO_FIELDS if self._is_off else summary(event))
+        if type(event) is not Received or self._is_off:
+            self.add(time_us, node, name, _NO_FIELDS if self._is_off else summary(event))
+            return
+        # Most lines are of messages that arrive: the same bytes in a fifth of the time.
+        self.counts[name] += 1
+        sequence = self._next(time_us, node)
+        peer, message = _short(event.peer), type(event.message).__name__
+        line = _RECEIVED_LINE % (time_us, node, sequence, peer, message.encode())
+        self._moment.append((node, sequence, line))
+
+    def _next(self, time_us: int, node: int) -> int:
+        """Go on to this moment; return the number of the next line of a node."""
+        if time_us != self._time_us:
+            self._begin(time_us)
+        sequence = self._sequences[node] = self._sequences.get(node, 0) + 1
+        return sequence
 
     def lines(self) -> Iterator[str]:
         """Yield the canonical lines, one JSON object each. Raises LookupError if none were kept."""
@@ -124,6 +139,11 @@ def summary(struct: Struct) -> dict[str, Field]:
     return fields
 
 
+@lru_cache(maxsize=100_000)
+def _short(peer: bytes) -> bytes:
+    return peer[:_ID_BYTES].hex().encode()
+
+
 def _plain(value: object) -> Field:
     if value is None or isinstance(value, int):
         return value
@@ -145,6 +165,9 @@ def _text(lines: list[bytes]) -> bytes:
     return b"".join([line + b"\n" for line in lines])
 
 
+_RECEIVED_LINE = (
+    b'{"time_us":%d,"node":%d,"sequence":%d,"event":"event.Received","peer":"%s","message":"%s"}'
+)
 _NO_FIELDS: Mapping[str, Field] = {}
 _names: dict[type[Struct], str] = {}
 _encode = msgspec.json.Encoder().encode

@@ -89,3 +89,12 @@ def test_a_summary_cuts_ids_and_names_the_type_of_what_is_not_plain() -> None:
     }
     assert summary(LinkDown(PEER, "reset")) == {"peer": "000102030405", "reason": "reset"}
     assert summary(Received(PEER, Traffic.BULK))["message"] == 2  # type: ignore[arg-type]  # a number, not its name
+
+
+def test_a_message_that_arrives_is_written_as_any_other_event_would_be() -> None:
+    trace = TraceLog()
+    event = Received(PeerId(bytes(range(32))), Heartbeat(token=7))
+    trace.add_handled(5, 3, event)
+    trace.add(5, 3, "event.Received", summary(event))
+    written, expected = trace.lines()
+    assert written == expected.replace('"sequence":2', '"sequence":1')
