@@ -69,7 +69,6 @@ def test_every_process_that_was_started_is_ended(tmp_path: Path) -> None:
         agents.kill(2)
         assert [one.is_running() for one in processes] == [True, True, False]
         assert agents.memory_mib() > 1
-        assert agents.cpu_s() > 0
     assert not any(one.is_running() for one in processes)
 
 
