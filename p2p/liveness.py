@@ -1,10 +1,9 @@
 """Is the other end of a link there? Heartbeats, and an end to silence.
 
-TCP alone keeps a dead link for minutes. A link that has brought nothing for ten seconds is hung up;
-until then its peer is only late. Watched links, those between a device and its observers, carry a
-heartbeat a second each way, so that a silence is noticed soon; the others one in five seconds.
-Every ten seconds a heartbeat carries a token that the other end answers: that measures the round
-trip.
+TCP alone keeps a dead link for minutes. Watched links, those between a device and its observers,
+carry a heartbeat a second each way, so that a silence is noticed soon, and are hung up when they
+have brought nothing for ten seconds; the others carry one in ten seconds, and end after 25. Every
+twenty seconds a heartbeat carries a token that the other end answers: that measures the round trip.
 
 All links share one timer: whoever is due within half a second is told with the first.
 
@@ -25,10 +24,11 @@ from wire.ids import PeerId
 from wire.messages import Heartbeat, HeartbeatAcknowledged
 
 WATCHED_EVERY_US = 1_000_000
-UNWATCHED_EVERY_US = 5_000_000
+UNWATCHED_EVERY_US = 10_000_000
 EARLY_US_MAX = 500_000
 SILENCE_US_MAX = 10_000_000
-ROUND_TRIP_EVERY_US = 10_000_000
+UNWATCHED_SILENCE_US_MAX = 25_000_000
+ROUND_TRIP_EVERY_US = 20_000_000
 UNANSWERED_MAX = 2
 STEADY_GAP_US_MAX = 2_000_000  # longer than this between two signs of life is not steady
 
@@ -124,7 +124,7 @@ class Liveness:
 
     def _beat_or_hang_up(self, peer: PeerId, pulse: _Pulse, *, now_us: int) -> Effect:
         silence_us = now_us - pulse.heard_us
-        if silence_us > SILENCE_US_MAX:
+        if silence_us > (SILENCE_US_MAX if peer in self._watched else UNWATCHED_SILENCE_US_MAX):
             del self._pulses[peer]
             return Hangup(peer, f"silent for {silence_us // 1_000_000} s")
         return self._beat(peer, pulse, now_us=now_us)

@@ -20,7 +20,7 @@ INVARIANTS: Mapping[str, str] = MappingProxyType(
         "S11": "no device sends more than its budget",
         "S12": "nothing forged changes anything",
         "S13": "no executor works past its lease",
-        "L1": "once mended, everybody is linked and known again",
+        "L1": "once mended, everybody is linked, known and alive again",
         "L2": "once mended, every accepted task is decided",
         "L3": "reputations agree in the end",
         "L4": "logs agree in the end",

@@ -128,8 +128,11 @@ class Runner:
         )
         self.world.checks.looked["L2"] += len(self.world.checks.accepted)
         if self.plan.node_count <= FULL_MESH_MAX:
+            self.world.checks.looked["L1"] += 1
             self.world.run_until(
-                self._is_whole, within_us=expect.whole_within_us, what="L1: everybody linked again"
+                self._is_whole,
+                within_us=expect.whole_within_us,
+                what="L1: everybody linked and alive again",
             )
         self.world.run_for(CALM_US)  # an outcome is durable a moment before its node says so
         with self.world.explained():
@@ -256,10 +259,11 @@ class Runner:
         liars = self.world.settings.liars
         running = [host for host in self.world.hosts if host.boot > 0 and host.index not in liars]
         peers = {host.peer for host in running}
-        return all(
+        are_linked = all(
             peers.issubset((host.peer, *self.world.network.neighbours(host.peer)))
             for host in running
         )
+        return are_linked and self.world.beliefs.are_all_alive(peers)
 
     def report(self, *, broke: str | None) -> Report:
         """Return what came of the run so far; `broke` names what ended it, if something did."""

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from simulations import partitions
+from simulations.beliefs import Beliefs
 from simulations.blobs import Transfers
 from simulations.budget import Budget
 from simulations.carriage import ByReference, EncodedRows, OverTheWire
@@ -116,6 +117,7 @@ class World:
         self.dht = Dht(self.engine, self.network)
         doubted = OverTheWire(maker.verifier)  # a forged signature would pass by reference
         narrator = Narrator(self.engine, self.trace)
+        self.beliefs = Beliefs()
         self.checks = Checks(
             self.engine,
             maker.verifier,
@@ -132,7 +134,7 @@ class World:
             transfers=self._transfers,
             dht=self.dht,
             trace=self.trace,
-            observers=Observers([self.checks, self, narrator]),
+            observers=Observers([self.checks, self, narrator, self.beliefs]),
             seed=settings.seed,
         )
         self._requests: dict[int, Request] = {}

@@ -11,6 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mutants.hunt import Mutant
+from p2p.liveness import Liveness
 from p2p.redials import Redials
 from scheduler import batch, results, verification
 from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow, TaskProgress
@@ -29,6 +30,7 @@ from simulations.steps import (
     Cancel,
     Crash,
     Falsehood,
+    Freeze,
     Heat,
     Lie,
     Split,
@@ -264,6 +266,10 @@ def _split(seed: int) -> Plan:
     return _plan(seed, split)
 
 
+def _stalled(seed: int) -> Plan:
+    return _plan(seed, Freeze(at_us=SUBMIT_US, who=2, for_us=5 * US_PER_S))
+
+
 def _cancelled(seed: int) -> Plan:
     """Cancel while results are on their way to a slow disk."""
     cancels = (
@@ -389,6 +395,12 @@ MUTANTS = (
         plan=_split,
         plant=_instead(Redials, "is_due", _never_again),
         found_by=("not within 90 s: L1", "not within 60 s: L2"),
+    ),
+    Mutant(
+        name="never takes an accusation back",
+        plan=_stalled,
+        plant=_instead(Liveness, "steady_us", _always(0)),
+        found_by=("not within 90 s: L1",),
     ),
     Mutant(
         name="answers answers",

@@ -119,7 +119,7 @@ def test_a_new_link_is_asked_at_once_and_a_watched_one_told_each_second() -> Non
     assert beats_us(bench, count=4) == [WATCHED_EVERY_US] * 4
 
 
-def test_a_link_that_is_not_watched_is_told_each_five_seconds_and_at_once_more_when_it_is() -> None:
+def test_a_link_that_is_not_watched_is_told_each_ten_seconds_and_at_once_more_when_it_is() -> None:
     bench = Bench()
     bench.take(bench.liveness.watch(set(), now_us=bench.now_us))
     bench.beat()  # the timer of the watched second finds nobody due
@@ -130,7 +130,7 @@ def test_a_link_that_is_not_watched_is_told_each_five_seconds_and_at_once_more_w
     assert beats_us(bench, count=3) == [WATCHED_EVERY_US] * 3
 
 
-def test_each_ten_seconds_a_heartbeat_wants_an_answer_and_others_do_not() -> None:
+def test_each_twenty_seconds_a_heartbeat_wants_an_answer_and_others_do_not() -> None:
     bench = Bench()
     asked_us = []
     for _ in range(3):
@@ -267,7 +267,7 @@ def test_unanswered_heartbeats_are_bounded(asked_count: int) -> None:
     assert len(bench.liveness._pulses[PEER].asked_us) == UNANSWERED_MAX
     for token in bench.tokens:
         bench.answer(token)
-    assert bench.measured().round_trips_count == UNANSWERED_MAX
+    assert bench.measured().round_trips_count == 1, "of the one before it was too long ago"
 
 
 def test_tokens_cannot_be_guessed_from_earlier_ones() -> None:
