@@ -227,9 +227,10 @@ class Neighbourhood:
             case LinkDown(peer, reason):
                 return self._on_link_down(peer, reason)
             case DialFailed(peer, reason, refusal):
+                is_full = refusal is not None and refusal.reason is RefusalReason.TOO_MANY_LINKS
                 return [
                     *self._on_refusal(peer, refusal),
-                    *self.overlay.on_dial_failed(peer, reason, now_us=now_us),
+                    *self.overlay.on_dial_failed(peer, reason, is_full=is_full, now_us=now_us),
                     *self.lookups.on_unreachable(peer, now_us=now_us),
                 ]
             case ProvidersFound():

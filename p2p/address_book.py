@@ -1,12 +1,14 @@
 """Where devices may be: those reached or vouched for, kept over restarts, and those merely sighted.
 
 Anybody on the LAN can announce anything, so sightings are few, in memory only, and the oldest makes
-room. What was reached by a dial, came with an invitation or the configuration, or is the word of a
-linked device about itself, is remembered.
+room. What was reached by a dial, came with an invitation or the configuration, or is the signed
+word of a member about itself, is remembered: when all were down and nearly all came back elsewhere,
+each has to know the one that did not move.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from msgspec import Struct
@@ -74,6 +76,21 @@ class AddressBook:
             return []
         return self._remember(peer, _merged(addresses, known))
 
+    def on_word_of_members(self, told: Mapping[PeerId, Addresses]) -> list[Effect]:
+        """All members say, signed, where they are: write what is new of it at once.
+
+        At the bound those make room first who are members no more, or of whom nothing was heard.
+        """
+        rows = []
+        for peer, addresses in told.items():
+            known = self._remembered.get(peer, ())
+            if not set(addresses) <= set(known):
+                self.revision += peer not in self
+                self._remembered[peer] = merged = _merged(addresses, known)
+                rows.append(Row(ADDRESS_ROW, peer, AddressRow(peer=peer, addresses=merged)))
+        dropped = self._drop_too_many(spared=told.keys())
+        return [Persist(tuple(rows)), *dropped] if rows else dropped
+
     def on_reached(self, peer: PeerId, address: str) -> list[Effect]:
         """A dial to the address led to the device: try it first from now on."""
         self._sighted.pop(peer, None)
@@ -96,13 +113,16 @@ class AddressBook:
         row = Row(ADDRESS_ROW, peer, AddressRow(peer=peer, addresses=addresses))
         return [Persist((row,)), *self._drop_too_many()]
 
-    def _drop_too_many(self) -> list[Effect]:
+    def _drop_too_many(self, spared: Set[PeerId] = frozenset()) -> list[Effect]:
         excess = len(self._remembered) - PEERS_REMEMBERED_MAX
-        oldest = list(self._remembered)[: max(0, excess)]
+        if excess <= 0:
+            return []
+        # A stable sort: in order of use, whoever is spared last.
+        oldest = sorted(self._remembered, key=spared.__contains__)[:excess]
         for peer in oldest:
             del self._remembered[peer]
         self.revision += len(oldest)
-        return [Persist(tuple(Row(ADDRESS_ROW, peer, None) for peer in oldest))] if oldest else []
+        return [Persist(tuple(Row(ADDRESS_ROW, peer, None) for peer in oldest))]
 
 
 def _merged(first: tuple[str, ...], then: tuple[str, ...]) -> Addresses:

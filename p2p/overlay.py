@@ -5,22 +5,29 @@ two nearest on each side of the ring of ids, which alone connects the mesh, and 
 until half of what is left is used; the other half is for those who dial it, or nobody would find
 room. Devices that left or cannot be reached lose their place to the next, so that the ring closes
 over them, and one of them is tried every second. When one answers, the network may have healed: all
-are tried anew.
+are tried anew; so is whoever says anew where it is.
+
+Who has no link at all tries everybody it remembers, one after another: where all were down and
+moved, one that did not move is the only one to be found. To that one all come at once, so a device
+with many links keeps those that others dialled for half a second only, which is time enough to
+learn from it where everybody is.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, zip_longest
 from random import Random
 
 from p2p.address_book import AddressBook, AddressRow
 from p2p.directory import Directory
-from p2p.redials import Redials
+from p2p.redials import NO_WORD, Redials, Word
 from wire.effects import Dial, Effect, Hangup, SetTimer
 from wire.ids import PeerId
 from wire.membership import ADDRESSES_MAX
+from wire.records import RecordKind
 
 LINKS_MAX = 24
 DIALS_MAX = 16
@@ -28,6 +35,10 @@ DIALS_FOR_WORK_SHARE = 4  # a quarter of the dials is kept for `reach`
 DIAL_US_MAX = 60_000_000
 REVIEW_EVERY_US = 1_000_000
 BRIEF_LINK_US = 30_000_000
+CROWDED_LINK_US = 500_000
+CROWDED_REVIEW_US = 250_000
+SWEEP_EVERY_US = 50_000
+WRITE_ADDRESSES_EVERY_US = 5_000_000
 HEAL_EVERY_US = 60_000_000
 NEAR_EACH_SIDE = 2
 
@@ -72,6 +83,8 @@ class Overlay:
     _known: _Known = field(default_factory=_Known)
     _is_word_heard: bool = False  # somebody may have said where a linked device is
     _healed_us: int | None = None
+    _written_us: int | None = None  # the addresses of all members
+    _revision_written: int = -1
 
     def __post_init__(self) -> None:
         """Draw the jitter of redials from the same source."""
@@ -125,26 +138,41 @@ class Overlay:
         self._up[peer] = _Up(since_us=now_us, is_outbound=is_outbound)
         self._is_word_heard = True
         self.redials.on_linked(peer)
-        if self.redials.is_doubtful(peer) and self._is_heal_due(now_us):
+        is_first = not (self.links.keys() - {peer})
+        if (is_first or self.redials.is_doubtful(peer)) and self._is_heal_due(now_us):
             self._healed_us = now_us
             self.redials.forgive_all_but(peer)
+        effects: list[Effect] = []
+        if len(self.links) == self._crowd_count + 1:
+            effects.append(SetTimer(ReviewDue(), CROWDED_REVIEW_US))
         # The port of an inbound connection is not one that anybody listens on.
-        return self.book.on_reached(peer, address) if is_outbound and address else []
+        if is_outbound and address:
+            effects += self.book.on_reached(peer, address)
+        return effects
 
     def on_link_down(self, peer: PeerId, reason: str, *, now_us: int) -> list[Effect]:
         """Dial it again, at once if the link lasted."""
         up = self._up.pop(peer, None)
         self._hanging_up.discard(peer)
         lasted_us = 0 if up is None or self._has_left(peer) else now_us - up.since_us
-        self.redials.on_link_lost(peer, reason, lasted_us=lasted_us, now_us=now_us)
+        self.redials.on_link_lost(
+            peer, reason, lasted_us=lasted_us, word=self._word_of(peer), now_us=now_us
+        )
         return []
 
-    def on_dial_failed(self, peer: PeerId, reason: str, *, now_us: int) -> list[Effect]:
-        """Wait longer before the next try, up to a minute."""
+    def on_dial_failed(
+        self, peer: PeerId, reason: str, *, is_full: bool = False, now_us: int
+    ) -> list[Effect]:
+        """Wait longer before the next try, up to a minute. `is_full`: it has no room for a link."""
         self._dialling.pop(peer, None)
         if peer not in self.links:  # else it dialled us meanwhile
-            self.redials.on_failed(peer, reason, now_us=now_us)
-        return []
+            self.redials.on_failed(peer, reason, word=self._word_of(peer), now_us=now_us)
+        if self.links:
+            return []
+        if is_full:
+            return [SetTimer(ReviewDue(), self.redials.on_full(peer, now_us=now_us))]
+        is_anybody_untried = len(self.redials) < len(self._known.ring)
+        return [SetTimer(ReviewDue(), SWEEP_EVERY_US)] if is_anybody_untried else []
 
     def on_word_of(self, peer: PeerId) -> list[Effect]:
         """Records came from a device: keep where it says it is at once, or a stop comes first.
@@ -172,9 +200,11 @@ class Overlay:
             chosen = self._chosen(near, now_us=now_us)
         else:
             chosen = self._missing(now_us=now_us)
+        pause_us = CROWDED_REVIEW_US if self._is_crowded else REVIEW_EVERY_US
         return [
-            SetTimer(ReviewDue(), REVIEW_EVERY_US),
+            SetTimer(ReviewDue(), pause_us),
             *self._remember_linked(),
+            *self._remember_members(now_us=now_us),
             *self._dial(chosen, now_us=now_us),
             *self._hang_up_excess(near, now_us=now_us),
         ]
@@ -204,6 +234,7 @@ class Overlay:
         known = {member.peer for member in self.directory} | self.book.peers()
         known.discard(self.own)
         left = [member.peer for member in self.directory if member.has_left]
+        self.redials.on_words(self._word_of)
         self._known = _Known(revisions=revisions, ring=sorted(known), left=left)
         self._is_word_heard = True
 
@@ -232,19 +263,26 @@ class Overlay:
 
     def _chosen(self, near: list[PeerId], *, now_us: int) -> list[PeerId]:
         """Choose from those that could be dialled: there are more than links."""
-        nearest = [peer for peer in near if self._may_dial(peer, now_us=now_us)]
         dialled_max = len(near) + (self.links_max - len(near)) // 2
-        count = dialled_max - len(nearest) - len(self.links.keys() | self._dialling.keys())
+        count = dialled_max - len(self.links.keys() | self._dialling.keys())
+        if not self.links:  # whoever answers will do
+            return self._missing(first=near, now_us=now_us)[: max(0, count)]
+        nearest = [peer for peer in near if self._may_dial(peer, now_us=now_us)]
+        count -= len(nearest)
         others: list[PeerId] = []
         if count > 0:
             missing = self._missing(now_us=now_us)
             others = [peer for peer in missing if peer not in near and self._is_hopeful(peer)]
         return [*nearest, *self._forlorn(near, now_us=now_us), *others[: max(0, count)]]
 
-    def _missing(self, *, now_us: int) -> list[PeerId]:
-        """Return all that could be dialled, in random order."""
+    def _missing(self, first: Sequence[PeerId] = (), *, now_us: int) -> list[PeerId]:
+        """Return all that could be dialled, the likeliest first, else in random order."""
         missing = [peer for peer in self._known.ring if self._may_dial(peer, now_us=now_us)]
         self.rng.shuffle(missing)
+        failures_count = self.redials.failures_count
+        missing.sort(
+            key=lambda peer: (failures_count(peer), peer not in first, not self._told_by(peer))
+        )
         return missing
 
     def _forlorn(self, near: list[PeerId], *, now_us: int) -> list[PeerId]:
@@ -260,6 +298,22 @@ class Overlay:
         self._is_word_heard = False
         return [effect for peer in sorted(self.links) for effect in self.on_word_of(peer)]
 
+    def _remember_members(self, *, now_us: int) -> list[Effect]:
+        """Keep where all members say they are: many at a time, as a storm of joins has many."""
+        if self.directory.roster_revision == self._revision_written:
+            return []
+        if self._written_us is not None and now_us < self._written_us + WRITE_ADDRESSES_EVERY_US:
+            return []
+        self._written_us, self._revision_written = now_us, self.directory.roster_revision
+        told = {
+            member.peer: member.presence.addresses
+            for member in self.directory
+            if member.presence is not None
+            and member.peer != self.own
+            and not self.directory.is_removed(member.peer)
+        }
+        return self.book.on_word_of_members(told)
+
     def _dial(self, missing: list[PeerId], *, now_us: int) -> list[Effect]:
         reserved = self.dials_max // DIALS_FOR_WORK_SHARE
         room = max(0, self.dials_max - reserved - len(self._dialling))
@@ -267,16 +321,16 @@ class Overlay:
         return [Dial(peer, self.addresses_of(peer)) for peer in missing[:room]]
 
     def _hang_up_excess(self, near: list[PeerId], *, now_us: int) -> list[Effect]:
-        if len(self.links) <= self.links_max:
+        kept_max = self.links_max // 2 if self._is_crowded else self.links_max
+        if len(self.links) <= kept_max:
             return []
         lasting = [
             peer
             for peer in sorted(self.links)
             if peer not in self._hanging_up and not self._is_brief(peer, now_us=now_us)
         ]
-        excess = max(0, len(lasting) - self.links_max)
         spare = [peer for peer in lasting if peer not in near]
-        chosen = self.rng.sample(spare, min(excess, len(spare)))
+        chosen = self.rng.sample(spare, min(max(0, len(lasting) - kept_max), len(spare)))
         self._hanging_up.update(chosen)
         return [Hangup(peer, "too many links") for peer in chosen]
 
@@ -314,10 +368,23 @@ class Overlay:
     def _is_brief(self, peer: PeerId, *, now_us: int) -> bool:
         """Say whether a link is for a short piece of work: ours, or of somebody who dialled us."""
         up = self._up.get(peer)
-        is_new_inbound = (
-            up is not None and not up.is_outbound and now_us < up.since_us + BRIEF_LINK_US
-        )
+        brief_us = CROWDED_LINK_US if self._is_crowded else BRIEF_LINK_US
+        is_new_inbound = up is not None and not up.is_outbound and now_us < up.since_us + brief_us
         return is_new_inbound or peer in self._needed_until_us or peer in self._borrowed_until_us
+
+    @property
+    def _crowd_count(self) -> int:
+        """From how many links on the last places for others are in use."""
+        return self.links_max + self.dials_max // 2
+
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self.links) > self._crowd_count
+
+    def _word_of(self, peer: PeerId) -> Word:
+        """Return the version of what a device last said of where it is."""
+        signed = self.directory.record(peer, RecordKind.PRESENCE)
+        return NO_WORD if signed is None or self._has_left(peer) else signed.body.version
 
     def _is_heal_due(self, now_us: int) -> bool:
         return self._healed_us is None or now_us >= self._healed_us + HEAL_EVERY_US

@@ -1,7 +1,8 @@
 """Dials between simulated devices: what they cost, why they fail, and which of two links stays.
 
-A dial takes six round trips, and at its end both devices check each other's papers. A path that is
-cut or jammed when it begins, or when it ends, lets it time out.
+A dial takes six round trips, and at its end both devices check each other's papers. As long as the
+path is cut or jammed, or the other device has no power, its kernel sends the first packet again
+after 1, 3 and 7 s, as TCP does. A path that is cut or jammed when the dial ends lets it time out.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from simulations.paths import LANE_DIAL
 from wire.errors import NotAMember
 from wire.ids import PeerId
 from wire.membership import check_chain
-from wire.messages import Hello
+from wire.messages import Hello, LinkRefused, RefusalReason
 
 DIAL_ROUND_TRIPS = 6
+SYN_AGAIN_US = 1_000_000  # and then twice as late each time (RFC 6298, section 5.7)
+FULL = LinkRefused(reason=RefusalReason.TOO_MANY_LINKS)
 
 
 class Dials:
@@ -37,22 +40,40 @@ class Dials:
         dialler, answering = self._fabric.endpoints[origin], self._fabric.endpoints.get(target)
         dialling[target] = dialler.boot
         fail = partial(self._fail, dialler, dialler.boot, target)
-        paths = self._fabric.paths
         refusal = self._own_refusal(origin, target)
         if refusal is not None:
             fail(refusal, after_us=0)
         elif answering is None or origin == target or not set(addresses) & set(answering.addresses):
             fail("nobody with this id at these addresses", after_us=0)
-        elif not paths.is_whole(origin, target) or not answering.is_powered:
-            fail("timed out", after_us=self._fabric.settings.dial_timeout_us)
+        else:
+            timeout_us = self._fabric.settings.dial_timeout_us
+            self._knock(
+                dialler, dialler.boot, answering, 0, self._fabric.engine.now_us + timeout_us
+            )
+
+    def _knock(
+        self, dialler: Endpoint, boot: int, answering: Endpoint, tries_count: int, until_us: int
+    ) -> None:
+        """Send the first packet: as long as none comes back, it is sent again."""
+        if dialler.boot != boot or not dialler.is_running:
+            return
+        origin, target = dialler.peer, answering.peer
+        engine, paths = self._fabric.engine, self._fabric.paths
+        fail = partial(self._fail, dialler, boot, target)
+        if not paths.is_whole(origin, target) or not answering.is_powered:
+            again_us = SYN_AGAIN_US << tries_count
+            if engine.now_us + again_us >= until_us:
+                fail("timed out", after_us=max(0, until_us - engine.now_us))
+                return
+            again = partial(self._knock, dialler, boot, answering, tries_count + 1, until_us)
+            engine.after(again_us, again)
         elif not answering.is_running:
             fail("connection refused", after_us=paths.round_trip_us(LANE_DIAL, origin, target))
         else:
             trips = (
                 paths.round_trip_us(LANE_DIAL, origin, target) for _ in range(DIAL_ROUND_TRIPS)
             )
-            greet = partial(self._greet, dialler, dialler.boot, answering)
-            self._fabric.engine.after(sum(trips), greet)
+            engine.after(sum(trips), partial(self._greet, dialler, boot, answering))
 
     def process_died(self, peer: PeerId) -> None:
         """Forget what a dead process was dialling."""
@@ -87,6 +108,9 @@ class Dials:
         if refusal is not None:
             fail(refusal, after_us=0)
             return
+        if self._is_full_for(target, origin):
+            fail("refused: too many links", after_us=0, refusal=FULL)
+            return
         self._end(origin, boot, target)
         if not self._links.is_linked(origin, target):
             self._links.begin(dialler, ours, answering, theirs)
@@ -96,24 +120,33 @@ class Dials:
         fabric = self._fabric
         if fabric.bans.is_banned(origin, by=target, now_us=fabric.engine.now_us):
             return "refused: banned"
-        held = self._links.held_by(target)
-        current = held.get(origin)
+        current = self._links.held_by(target).get(origin)
         if current is None:
-            is_full = len(held) >= fabric.settings.links_max
-            return "refused: too many links" if is_full else None
+            return None
         is_twin = self._links.takes_for_twin(current)
         if is_twin and target < origin and not self._links.is_linked(origin, target):
             fabric.counts["network.half_open_kept"] += 1
             return "the other of two links stays"
         return None
 
+    def _is_full_for(self, target: PeerId, origin: PeerId) -> bool:
+        held = self._links.held_by(target)
+        return origin not in held and len(held) >= self._fabric.settings.links_max
+
     def _fail(
-        self, dialler: Endpoint, boot: int, target: PeerId, reason: str, *, after_us: int
+        self,
+        dialler: Endpoint,
+        boot: int,
+        target: PeerId,
+        reason: str,
+        *,
+        after_us: int,
+        refusal: LinkRefused | None = None,
     ) -> None:
         def failed() -> None:
             self._end(dialler.peer, boot, target)
             if dialler.boot == boot:
-                self._links.fail_dial(dialler, target, reason, after_us=0)
+                self._links.fail_dial(dialler, target, reason, after_us=0, refusal=refusal)
 
         self._fabric.engine.after(after_us, failed)
 

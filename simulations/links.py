@@ -17,7 +17,7 @@ from simulations.link_end import LinkEnd
 from simulations.paths import LANE_MESSAGE, PeerPair
 from wire.events import DialFailed, LinkDown, LinkUp
 from wire.ids import PeerId
-from wire.messages import Hello
+from wire.messages import Hello, LinkRefused
 
 GOODBYE_BYTES = 64
 RACE_US = 20_000_000  # `LinkSettings.dial_timeout_s` and `handshake_timeout_s` of `p2p.links`
@@ -137,14 +137,22 @@ class Links:
             end.is_up = True
             end.holder.deliver(up)
 
-    def fail_dial(self, origin: Endpoint, target: PeerId, reason: str, *, after_us: int) -> None:
+    def fail_dial(
+        self,
+        origin: Endpoint,
+        target: PeerId,
+        reason: str,
+        *,
+        after_us: int,
+        refusal: LinkRefused | None = None,
+    ) -> None:
         """Let this boot of a device hear in a while that it has no link, unless it has one then."""
         boot = origin.boot
 
         def failed() -> None:
             if origin.boot == boot and target not in self._ends[origin.peer]:
                 self._fabric.counts["network.dial_failed"] += 1
-                origin.deliver(DialFailed(target, reason))
+                origin.deliver(DialFailed(target, reason, refusal))
 
         self._engine.after(after_us, failed)
 

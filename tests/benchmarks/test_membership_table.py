@@ -43,6 +43,12 @@ def test_all_come_back_from_a_power_cut_with_one_address_left(protocol: str) -> 
     assert 0 < outcome.samples[0] < NEVER
 
 
+def test_more_devices_than_have_links_come_back_within_ten_seconds_with_one_address_left() -> None:
+    mesh = PROTOCOLS["meshd"](MeshSettings(seed=1, node_count=50))
+    outcome = scenarios.all_down_and_back(mesh, 1)
+    assert outcome.samples[0] <= 10
+
+
 @pytest.mark.parametrize(
     "scenario",
     [scenarios.crash_seen_by_all, scenarios.half_cut, scenarios.healed_after(20 * US_PER_S)],

@@ -23,9 +23,13 @@ from p2p.address_book import (
 from p2p.directory import Directory
 from p2p.overlay import (
     BRIEF_LINK_US,
+    CROWDED_LINK_US,
+    CROWDED_REVIEW_US,
     DIAL_US_MAX,
     DIALS_FOR_WORK_SHARE,
     NEAR_EACH_SIDE,
+    SWEEP_EVERY_US,
+    WRITE_ADDRESSES_EVERY_US,
     Overlay,
     ReviewDue,
 )
@@ -102,8 +106,10 @@ class Bench:
         self.overlay.links.pop(peer)
         assert self.overlay.on_link_down(peer, reason, now_us=self.now_us) == []
 
-    def fail(self, peer: PeerId, reason: str = "no answer") -> None:
-        assert self.overlay.on_dial_failed(peer, reason, now_us=self.now_us) == []
+    def fail(
+        self, peer: PeerId, reason: str = "no answer", *, is_full: bool = False
+    ) -> list[Effect]:
+        return self.overlay.on_dial_failed(peer, reason, is_full=is_full, now_us=self.now_us)
 
     def see(self, peer: PeerId, address: str = ADDRESS, source: str = "mdns") -> list[Effect]:
         return self.overlay.on_peer_seen(peer, (address,), source)
@@ -249,7 +255,7 @@ def test_in_a_small_mesh_everybody_is_dialled_even_those_that_fail() -> None:
 
 
 def test_links_over_the_maximum_are_hung_up_once_but_never_near_ones() -> None:
-    bench = Bench(links_max=2 * NEAR_EACH_SIDE)
+    bench = Bench(links_max=2 * NEAR_EACH_SIDE, dials_max=32)
     bench.know(*OTHERS)
     for device in OTHERS[:10]:
         bench.link(device.peer)
@@ -381,7 +387,12 @@ def test_a_device_that_said_goodbye_gives_up_its_place_but_is_still_tried() -> N
     assert 4 <= counts[PEER.peer] <= 16, "five minutes, up to a minute apart"
     bench.know(PEER, incarnation=2)
     bench.unlink(next(iter(bench.overlay.links)))
-    assert PEER.peer in {peer for _ in range(90) for peer in bench.dialled()}
+    tried: list[PeerId] = []
+    for _ in range(90):
+        for peer in bench.dialled():
+            bench.fail(peer)
+            tried.append(peer)
+    assert PEER.peer in tried
 
 
 def test_a_device_that_leaves_is_not_dialled_while_it_closes() -> None:
@@ -470,11 +481,101 @@ def test_where_a_linked_device_says_it_is_is_stored_as_soon_as_it_says_so() -> N
     assert rows(bench.review()) == [], "it is stored once"
 
 
-def test_what_an_unlinked_device_says_is_not_remembered() -> None:
+def test_where_members_say_they_are_is_stored_for_many_at_once_and_not_often() -> None:
     bench = Bench()
     bench.know(PEER)
-    assert rows(bench.overlay.on_word_of(PEER.peer)) == []
-    assert rows(bench.review()) == []
+    assert rows(bench.overlay.on_word_of(PEER.peer)) == [], "it is not linked"
+    assert [row.key for row in rows(bench.review())] == [PEER.peer]
+    bench.know(PEER, *OTHERS[:9])
+    for _ in range(WRITE_ADDRESSES_EVERY_US // US_PER_S - 1):
+        assert rows(bench.review()) == [], "a storm of joins would be a storm of writes"
+    writes = [effect for effect in bench.review() if isinstance(effect, Persist)]
+    assert len(writes) == 1
+    assert {row.key for row in writes[0].rows} == {device.peer for device in OTHERS[:9]}
+    assert rows(bench.review(after_us=WRITE_ADDRESSES_EVERY_US)) == [], "it is stored once"
+
+
+def test_members_of_today_push_out_those_of_yesterday_and_never_each_other() -> None:
+    book = AddressBook()
+    for number in range(PEERS_REMEMBERED_MAX):
+        book.on_reached(peer_numbered(number), ADDRESS)
+    members = {peer_numbered(number): (ADDRESS,) for number in range(1_000, 2_500)}
+    stored = {row.key: row.value for row in rows(book.on_word_of_members(members))}
+    assert members.keys() <= book.peers()
+    assert len(book.peers()) == PEERS_REMEMBERED_MAX
+    assert {key for key, value in stored.items() if value is None} == {
+        peer_numbered(number) for number in range(500)
+    }
+    assert rows(book.on_word_of_members(members)) == []
+
+
+# --- nobody left ----------------------------------------------------------------------------
+
+
+def test_a_device_that_hears_nobody_tries_all_it_remembers_one_after_another() -> None:
+    bench = Bench(links_max=6)
+    bench.overlay.on_restarted(
+        [AddressRow(peer=device.peer, addresses=(ADDRESS,)) for device in OTHERS]
+    )
+    tried: list[PeerId] = []
+    while len(tried) < len(OTHERS):
+        dialled = bench.dialled(after_us=SWEEP_EVERY_US)
+        tried += dialled
+        effects = [bench.fail(peer) for peer in dialled][-1]
+        is_over = len(tried) == len(OTHERS)
+        assert effects == ([] if is_over else [SetTimer(ReviewDue(), SWEEP_EVERY_US)])
+    assert len(set(tried)) == len(OTHERS), "nobody twice before everybody once"
+    assert bench.now_us < US_PER_S
+
+
+def test_who_found_only_one_that_is_full_asks_it_again_within_half_a_second() -> None:
+    bench = Bench()
+    bench.know(PEER)
+    assert bench.dialled() == [PEER.peer]
+    [timer] = bench.fail(PEER.peer, "refused: too many links", is_full=True)
+    assert isinstance(timer, SetTimer)
+    assert timer.after_us <= BACKOFF_FIRST_US
+    assert bench.dialled(after_us=timer.after_us) == [PEER.peer]
+    bench.link(OTHERS[0].peer)
+    bench.fail(PEER.peer, "refused: too many links", is_full=True)
+    assert bench.dialled(after_us=BACKOFF_FIRST_US) == [], "others will do"
+
+
+def test_whoever_says_anew_where_it_is_is_dialled_without_waiting_but_not_at_its_own_pace() -> None:
+    bench = Bench()
+    bench.know(PEER, OTHERS[0])
+    bench.link(OTHERS[0].peer)
+    for _ in range(8):
+        bench.review(after_us=BACKOFF_MAX_US)
+        bench.fail(PEER.peer)
+    bench.know(PEER, incarnation=2)
+    assert bench.dialled() == [PEER.peer]
+    bench.fail(PEER.peer)
+    assert bench.dialled(after_us=BACKOFF_FIRST_US - 1) == []
+    bench.know(PEER, incarnation=3)
+    assert bench.dialled(after_us=1) == [], "it failed less than a second ago"
+    assert bench.dialled(after_us=SIGHTING_RETRY_US) == [PEER.peer]
+
+
+def test_to_a_crowd_a_device_keeps_links_just_long_enough_to_tell_who_is_where() -> None:
+    bench = Bench(links_max=8, dials_max=8)
+    bench.know(*OTHERS)
+    outbound = [device.peer for device in OTHERS[:2]]
+    for peer in outbound:
+        bench.link(peer)
+    bench.review()
+    crowd = [device.peer for device in OTHERS[2:12]]
+    for peer in crowd:
+        bench.link(peer, is_outbound=False)
+    bench.now_us += CROWDED_LINK_US
+    assert hangups(bench.overlay.on_review_due(now_us=bench.now_us)) == []
+    last = OTHERS[12].peer
+    assert bench.link(last, is_outbound=False) == [SetTimer(ReviewDue(), CROWDED_REVIEW_US)]
+    effects = bench.overlay.on_review_due(now_us=bench.now_us + CROWDED_REVIEW_US)
+    gone = hangups(effects)
+    assert SetTimer(ReviewDue(), CROWDED_REVIEW_US) in effects
+    assert len(gone) >= len(crowd) // 2
+    assert last not in gone, "it has had no time"
 
 
 def test_what_a_device_says_of_itself_comes_before_what_others_say() -> None:

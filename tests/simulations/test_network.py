@@ -9,6 +9,7 @@ from support.scripted_nodes import Stage
 from simulations.carriage import OverTheWire, stream_bytes
 from simulations.conditions import Conditions
 from simulations.crypto import StandInMaker
+from simulations.dials import FULL
 from simulations.discovery import Discovery
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
@@ -453,7 +454,21 @@ def test_a_device_dials_and_links_no_more_others_than_it_may() -> None:
     here.want(2, Dial(here.peer(0), hosts[0].addresses))
     here.world.run_for(US_PER_S)
     assert here.nodes[0].events() == [DialFailed(here.peer(2), "1 links are open")]
-    assert here.nodes[2].events() == [DialFailed(here.peer(0), "refused: too many links")]
+    assert here.nodes[2].events() == [DialFailed(here.peer(0), "refused: too many links", FULL)]
+
+
+def test_a_dial_to_a_device_that_gets_its_power_back_succeeds_when_its_packet_is_sent_again() -> (
+    None
+):
+    here = stage()
+    host = here.world.hosts[1]
+    here.world.crash(1, DiskFate.LOSE_UNSYNCED)
+    here.want(0, Dial(host.peer, host.addresses))
+    here.world.run_for(3 * US_PER_S - 1)  # packets went at 0 and 1 s
+    host.start()
+    assert here.nodes[0].events() == []
+    here.world.run_for(US_PER_S)
+    assert [type(event) for event in here.nodes[0].events()] == [LinkUp]
 
 
 def test_a_dial_whose_last_answer_is_lost_fails_and_never_was_a_link() -> None:
