@@ -38,6 +38,8 @@ RUMOR_FANOUT = 4  # all but 2 % hear it at once
 # Most of what is gossiped is telemetry, and it is soon replaced: a fifth may miss one.
 TELEMETRY_FANOUT = 2
 RUMOR_PAUSE_US = 100_000
+OWNER_WINDOW_US = 10_000_000
+OWNER_RUMORS_MAX = 32  # of one device in a window; a start and a bad minute need fewer
 GIVEN_MESSAGES_MAX = 16  # an empty directory is filled in several exchanges, not in one burst
 
 # What a device with the same code and the same removals would not have passed on.
@@ -64,6 +66,8 @@ class Gossip:
     # What is to be passed on, by owner and kind, and who gave it: RECORDS_MAX of them at most.
     _news: dict[tuple[PeerId, str], PeerId | None] = field(default_factory=dict)
     _passed_on_us: int | None = None
+    _passed_on_count: dict[PeerId, int] = field(default_factory=dict)  # by owner, in this window
+    _window_ends_us: int = 0
     _is_rumor_due: bool = False  # its timer is set
 
     def start(self) -> list[Effect]:
@@ -147,12 +151,16 @@ class Gossip:
         chains = {chain[0].body.subject: chain for chain in given.chains}
         newer: list[Signed[Record]] = []
         refused: dict[Merge, int] = {}
+        held_back: dict[PeerId, int] = {}
         for signed in given.records:
             if signed.body.owner == self.directory.own:
                 continue  # the node decides what to make of news about itself
             merge = self.directory.merge(signed, chains.get(signed.body.owner), now_us=now_us)
             if merge is Merge.NEWER:
-                newer.append(signed)
+                if self._may_go_on(signed.body.owner, now_us=now_us):
+                    newer.append(signed)
+                else:
+                    held_back[signed.body.owner] = held_back.get(signed.body.owner, 0) + 1
             elif merge is Merge.KNOWN and signed.body.kind == RecordKind.TELEMETRY:
                 # Others tell it: with fewer still to tell, it need not go on from here (Demers et
                 # al. 1987, section 1.4, feedback).
@@ -160,7 +168,21 @@ class Gossip:
             elif merge in _OFFENCES:
                 refused[merge] = refused.get(merge, 0) + 1
         effects: list[Effect] = [_refusal(peer, merge, count) for merge, count in refused.items()]
+        for owner, count in held_back.items():
+            effects.append(Trace("rumor.held_back", {"peer_id": peer_text(owner), "count": count}))
         return effects + (self._pass_on(newer, peer, now_us=now_us) if newer else [])
+
+    def _may_go_on(self, owner: PeerId, *, now_us: int) -> bool:
+        """Say whether a device's word may be passed on at once: not if it says too much.
+
+        It is held all the same, and exchanges tell it: so a device that signs a thousand records a
+        second makes its own links busy, and nobody else.
+        """
+        if now_us >= self._window_ends_us:
+            self._window_ends_us = now_us + OWNER_WINDOW_US
+            self._passed_on_count.clear()
+        count = self._passed_on_count[owner] = self._passed_on_count.get(owner, 0) + 1
+        return count <= OWNER_RUMORS_MAX
 
     def on_rumors_due(self, *, now_us: int) -> list[Effect]:
         """Pass on what came meanwhile."""

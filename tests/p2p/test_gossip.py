@@ -22,6 +22,8 @@ from support.records import (
 
 from p2p.gossip import (
     EXCHANGE_EVERY_US,
+    OWNER_RUMORS_MAX,
+    OWNER_WINDOW_US,
     RUMOR_FANOUT,
     RUMOR_PAUSE_US,
     TELEMETRY_FANOUT,
@@ -514,3 +516,26 @@ def test_telemetry_is_not_compared_but_comes_with_what_is() -> None:
     before = full.directory.state_hash()
     full.directory.merge(telemetry_of(THIRD, version=(1, 2)), None, now_us=1)
     assert full.directory.state_hash() == before == empty.directory.state_hash()
+
+
+def test_a_device_that_says_too_much_is_heard_and_not_passed_on_for_a_while() -> None:
+    mesh = small_mesh(12)
+    gossip = linked_with(gossip_of(mesh.devices[0], mesh=mesh), *mesh.devices[1:9])
+    loud, quiet = mesh.devices[9:11]
+
+    def say(device: Device, counter: int, *, now_us: int) -> list[Effect]:
+        record = presence_of(device, version=(1, counter))
+        given = RecordsGiven(records=(record,), chains=(device.chain,))
+        effects = gossip.on_records_given(mesh.devices[1].peer, given, now_us=now_us)
+        return effects + gossip.on_rumors_due(now_us=now_us)
+
+    told_count = sum(bool(sent(say(loud, counter, now_us=counter))) for counter in range(1, 101))
+    assert told_count == OWNER_RUMORS_MAX
+    assert Trace("rumor.held_back", {"peer_id": peer_text(loud.peer), "count": 1}) in say(
+        loud, 101, now_us=101
+    )
+    held = gossip.directory.record(loud.peer, RecordKind.PRESENCE)
+    assert held is not None
+    assert held.body.counter == 101, "exchanges tell the newest"
+    assert sent(say(quiet, 1, now_us=102))
+    assert sent(say(loud, 102, now_us=OWNER_WINDOW_US + 1))
