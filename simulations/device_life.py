@@ -1,4 +1,4 @@
-"""What a trace says of one device: how its process fared, and whom it was linked to, over time."""
+"""What a trace says of one device: how its process fared, whom it was linked to and doubted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from simulations.disk import DiskFate
+from simulations.doubts import Doubts
 from simulations.trace_lines import TraceLine
 
 # What a node says of itself that explains what it does next.
@@ -61,6 +62,7 @@ class DeviceLife:
     link_counts: list[tuple[int, int]] = field(default_factory=list)  # (from when, how many)
     link_changes: list[LinkChange] = field(default_factory=list)
     remarks: list[tuple[int, str]] = field(default_factory=list)
+    doubts: Doubts = field(default_factory=Doubts)
     _linked: dict[str, None] = field(default_factory=dict)
     _is_frozen: bool = False
     _is_suspended: bool = False
@@ -71,7 +73,11 @@ class DeviceLife:
         return len(self.stretches) > 1
 
     def on_line(self, line: TraceLine) -> None:
-        """Take one of its lines; others than those that matter here change nothing."""
+        """Take one of its lines; others than those that matter here change nothing.
+
+        Raises BadTrace.
+        """
+        self.doubts.on_line(line)
         match line.event:
             case "process.started":
                 self._is_frozen = self._is_suspended = False

@@ -48,7 +48,7 @@ class Story:
 
 
 def story_of(lines: Iterable[TraceLine]) -> Story:
-    """Return what the lines of a trace, in their order, tell."""
+    """Return what the lines of a trace, in their order, tell. Raises BadTrace."""
     story, faults, tasks = Story(), FaultSpans(), TaskLives()
     for line in lines:
         story.end_us = line.time_us

@@ -1,5 +1,5 @@
-"""The part of a timeline with a lane for each device: what befell it, how its process fared, and
-to how many of the others it was linked, as it knew itself.
+"""The part of a timeline with a lane for each device: what befell it, how its process fared, whom
+it held for degraded or dead, and to how many of the others it was linked, as it knew itself.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from simulations.drawing import (
     tint,
 )
 from simulations.story import Story
+from simulations.timeline_doubts import doubt_bars
 from simulations.timeline_faults import Bar, bars, fault_colour
 from simulations.timeline_lane import LOW, ROOMY, SMALL, Lane
 from simulations.timeline_links import link_counts
@@ -69,8 +70,9 @@ def lanes(story: Story, scale: Scale, top: float, *, colours: Mapping[int, str])
         marks += _label(lane, colours.get(device.node))
         marks += strips
         marks += _process(lane, strips_bottom)
-        links = link_counts(lane, strips_bottom + form.process + 2)
-        marks += links.marks
+        doubts = doubt_bars(lane, strips_bottom + form.process + 2)
+        links = link_counts(lane, doubts.bottom)
+        marks += [*doubts.marks, *links.marks]
         y = links.bottom + form.gap
         separator = y - form.gap / 2
         marks.append(line((MARGIN, separator), (WIDTH - MARGIN, separator), "#e4e8ec", width=0.5))

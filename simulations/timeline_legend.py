@@ -26,6 +26,7 @@ from simulations.drawing import (
 )
 from simulations.story import Story
 from simulations.timeline_batches import PHASES
+from simulations.timeline_doubts import DEAD, DEGRADED
 from simulations.timeline_lanes import CONDITIONS
 from simulations.timeline_scale import LEFT, MARGIN, WIDTH, Section, heading, triangle
 from simulations.timeline_work import drawn_batches
@@ -78,6 +79,10 @@ def _device_signs(story: Story) -> Iterator[Sign]:
         if condition in seen:
             fill, stroke = CONDITIONS[condition]
             yield [Rect(x=0, y=1, width=13, height=11, fill=fill, stroke=stroke)], words
+    held = {doubt.is_dead for device in story.devices.values() for doubt in device.doubts.all}
+    for is_dead, fill, word in ((False, DEGRADED, "degraded"), (True, DEAD, "dead")):
+        if is_dead in held:
+            yield [Rect(x=0, y=1, width=13, height=11, fill=fill)], f"holds somebody for {word}"
     area = Rect(x=0, y=4, width=13, height=8, fill=tint(SKY, 350))
     yield (
         [area, line((0, 4), (13, 4), BLUE, width=1.5)],

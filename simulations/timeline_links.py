@@ -23,11 +23,10 @@ from simulations.drawing import (
     tint,
 )
 from simulations.story import Story
-from simulations.timeline_lane import SMALL, Lane, others_count
+from simulations.timeline_lane import SMALL, Lane, others_count, peers_text
 from simulations.timeline_scale import LEFT, MARGIN, RIGHT, WIDTH, Scale, Section, seconds, triangle
 
 TOGETHER = 6.0  # changes as near as this are told as one
-NAMED_MAX = 4  # peers; of more only the count is told
 SIGN = 8.0
 
 
@@ -118,15 +117,8 @@ def _together(changes: Sequence[LinkChange], scale: Scale) -> Iterator[list[Link
 
 def _words(lost: Sequence[LinkChange], found: Sequence[LinkChange], story: Story) -> str:
     parts = [("lost", lost), ("found", found)]
-    return ", ".join(f"{word} {_peers(some, story)}" for word, some in parts if some)
-
-
-def _peers(changes: Sequence[LinkChange], story: Story) -> str:
-    peers = dict.fromkeys(change.peer for change in changes)
-    if len(peers) == len(story.devices) - 1 > 1:
-        return "all"
-    if len(peers) > NAMED_MAX:
-        return f"{len(peers)} devices"
-    nodes = [node for peer in peers if (node := story.node(peer)) is not None]
-    unknown = [peer for peer in peers if story.node(peer) is None]
-    return ", ".join([*map(str, sorted(nodes)), *unknown])
+    return ", ".join(
+        f"{word} {peers_text((change.peer for change in some), story)}"
+        for word, some in parts
+        if some
+    )

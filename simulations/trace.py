@@ -23,7 +23,7 @@ from wire.events import Received
 
 Field: TypeAlias = str | int | bool | None
 
-_ID_BYTES = 6
+ID_BYTES = 6  # of the ids in lines
 _HASHED_LINES_COUNT = 256  # hashed in one go: a call costs more than the bytes of a line
 WORLD = -1  # the node of lines that belong to no node: faults, steps of the scenario
 
@@ -133,7 +133,7 @@ def summary(struct: Struct) -> dict[str, Field]:
     for name in struct.__struct_fields__:
         value = getattr(struct, name)
         if type(value) is bytes:  # nearly all are peers
-            fields[name] = value[:_ID_BYTES].hex()
+            fields[name] = value[:ID_BYTES].hex()
         else:
             fields[name] = _plain(value)
     return fields
@@ -141,14 +141,14 @@ def summary(struct: Struct) -> dict[str, Field]:
 
 @lru_cache(maxsize=100_000)
 def _short(peer: bytes) -> bytes:
-    return peer[:_ID_BYTES].hex().encode()
+    return peer[:ID_BYTES].hex().encode()
 
 
 def _plain(value: object) -> Field:
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, bytes):
-        return value[:_ID_BYTES].hex()
+        return value[:ID_BYTES].hex()
     if isinstance(value, str):  # enumerations of text too
         return str(value)
     return type(value).__name__

@@ -9,7 +9,9 @@ from typing import TypeGuard
 import msgspec
 
 from simulations.errors import SimulationError
-from simulations.trace import WORLD, Field
+from simulations.trace import ID_BYTES, WORLD, Field
+from wire.errors import MalformedId
+from wire.ids import peer_from_text
 
 _HEAD = ("time_us", "node", "sequence", "event")
 _decoder = msgspec.json.Decoder(dict[str, Field])
@@ -43,6 +45,16 @@ class TraceLine:
         """Return a field that is a number, None if there is none."""
         value = self.fields.get(field)
         return value if isinstance(value, int) else None
+
+    def peer(self, field: str) -> str:
+        """Return the beginning, as other lines have it, of the id whose text is in a field.
+
+        Raises BadTrace if there is none.
+        """
+        try:
+            return peer_from_text(self.text(field))[:ID_BYTES].hex()
+        except MalformedId as error:
+            raise BadTrace(f"{self.event} at {self.time_us} us, {field}: {error}") from error
 
 
 def trace_lines(texts: Iterable[str], *, name: str = "trace") -> Iterator[TraceLine]:

@@ -13,7 +13,7 @@ from simulations.scenarios import scenario
 from simulations.story import story_of
 from simulations.svg import svg_of
 from simulations.timeline import Title, timeline
-from simulations.trace_lines import trace_lines
+from simulations.trace_lines import BadTrace, trace_lines
 
 
 def test_a_device_counts_those_it_is_linked_to_and_none_once_it_is_down() -> None:
@@ -30,6 +30,64 @@ def test_a_device_counts_those_it_is_linked_to_and_none_once_it_is_down() -> Non
     assert device.link_counts == [(1 * S, 1), (1 * S, 2), (3 * S, 1), (5 * S, 0), (7 * S, 1)]
     changes = [(change.peer, change.is_up) for change in device.link_changes]
     assert changes == [(peer(1), True), (peer(2), True), (peer(2), False), (peer(2), True)]
+
+
+def test_a_device_doubts_others_until_they_live_or_its_own_process_ends() -> None:
+    told = Telling(node_count=4)
+    told.judge(1 * S, 0, 1, "degraded", "not heard by 1 of its 3 observers")
+    told.judge(2 * S, 0, 1, "dead", "not heard by 3 of its 3 observers")
+    told.judge(3 * S, 0, 1, "dead", "said again")
+    told.judge(3 * S, 0, 2, "degraded")
+    told.judge(4 * S, 0, 1, "alive")
+    told.judge(4 * S, 0, 3, "alive")  # nobody doubted it
+    told.judge(5 * S, 1, 0, "dead")  # that of another device lasts
+    told.crash(6 * S, 0)
+    told.start(7 * S, 0, boot=2)
+    told.judge(8 * S, 0, 2, "dead")
+    told.start(9 * S, 0, boot=3)  # without a word of an end
+    told.judge(10 * S, 0, 2, "degraded")
+    story = story_of(told.lines())
+    doubts = story.devices[0].doubts.all
+    assert [(story.node(one.peer), one.is_dead, one.start_us, one.end_us) for one in doubts] == [
+        (1, False, 1 * S, 2 * S),
+        (1, True, 2 * S, 4 * S),
+        (2, False, 3 * S, 6 * S),
+        (2, True, 8 * S, 9 * S),
+        (2, False, 10 * S, None),
+    ]
+    assert [one.reason for one in doubts[:2]] == [
+        "not heard by 1 of its 3 observers",
+        "not heard by 3 of its 3 observers",
+    ]
+    assert [one.end_us for one in story.devices[1].doubts.all] == [None]
+
+
+def test_a_verdict_about_what_is_no_device_is_not_the_trace_of_a_run() -> None:
+    told = Telling(node_count=1)
+    told.line(2 * S, 0, "member.dead", peer_id="12D3KooW0", reason=None)
+    with pytest.raises(BadTrace, match=r"member\.dead at 2000000 us, peer_id: "):
+        story_of(told.lines())
+
+
+def test_in_a_real_split_each_side_holds_the_other_for_dead_and_in_the_end_nobody() -> None:
+    run = carry_out(scenario("split").plan(7), MESH_NODE, repeat_with="this test")
+    story = story_of(trace_lines(run.lines))
+    (split,) = story.faults
+    died = {
+        (node, story.node(doubt.peer))
+        for node, device in story.devices.items()
+        for doubt in device.doubts.all
+        if doubt.is_dead and split.begun_us < doubt.start_us < split.end_us(story.end_us)
+    }
+    apart = {
+        (node, other)
+        for node in story.devices
+        for other in story.devices
+        if split.shape.side_of(node) != split.shape.side_of(other)
+    }
+    assert died == apart
+    ends = [doubt.end_us for device in story.devices.values() for doubt in device.doubts.all]
+    assert None not in ends
 
 
 def test_how_a_process_fares_is_told_with_what_it_lost() -> None:

@@ -93,6 +93,98 @@ def test_it_tells_who_was_cut_off_from_whom_who_knew_it_when_and_what_became_of_
     assert "told at 18.000 s" in tooltips(picture)
 
 
+def doubted_mesh() -> Telling:
+    """Device 0 holds device 1 for dead from 4 s to 16 s, and meanwhile device 2 for less."""
+    told = Telling(node_count=4)
+    told.judge(2 * S, 0, 1, "degraded", "not heard by 1 of its 3 observers")
+    told.judge(4 * S, 0, 1, "dead", "not heard by 3 of its 3 observers")
+    told.judge(8 * S, 0, 2, "degraded", "not heard by 2 of its 3 observers")
+    told.judge(12 * S, 0, 2, "alive")
+    told.judge(16 * S, 0, 1, "alive")
+    told.line(20 * S, -1, "mended")
+    return told
+
+
+def doubt_bars(drawing: Drawing) -> list[Rect]:
+    return [
+        mark
+        for mark in drawing.marks
+        if isinstance(mark, Rect) and mark.tooltip.startswith("holds ")
+    ]
+
+
+def test_it_tells_whom_a_device_held_for_degraded_and_for_dead_when_and_why() -> None:
+    picture = timeline(doubted_mesh().lines(), TITLE)
+    x = Scale(20 * S).x
+    words = ("degraded: 1", "dead: 1", "dead: 1; degraded: 2")
+    assert [text for text in texts(picture) if text.endswith((": 1", ": 2"))] == [
+        *words,
+        "dead: 1",
+    ]
+    for text, at in zip(words, (2, 4, 8), strict=True):
+        assert place_of(picture, text).x == pytest.approx(x(at * S), abs=6)
+    light, dark, mixed, edge, last = doubt_bars(picture)
+    assert light.fill == edge.fill != dark.fill == mixed.fill == last.fill
+    assert edge.y + edge.height == mixed.y + mixed.height
+    assert edge.height < mixed.height / 2
+    assert last.x + last.width == pytest.approx(x(16 * S), abs=2)
+    assert light.tooltip == "holds 1 for degraded from 2.000 s, not heard by 1 of its 3 observers"
+    assert mixed.tooltip == (
+        "holds 1 for dead from 4.000 s, not heard by 3 of its 3 observers; "
+        "holds 2 for degraded from 8.000 s, not heard by 2 of its 3 observers"
+    )
+    assert_legible(picture)
+
+
+def test_the_signs_say_what_the_shades_of_doubt_mean_if_there_was_any() -> None:
+    signs = {"holds somebody for degraded", "holds somebody for dead"}
+    assert signs <= set(texts(timeline(doubted_mesh().lines(), TITLE)))
+    assert signs.isdisjoint(texts(timeline(split_mesh().lines(), TITLE)))
+    told = Telling(node_count=2)
+    told.judge(1 * S, 0, 1, "degraded")
+    told.line(2 * S, -1, "mended")
+    assert signs & {*texts(timeline(told.lines(), TITLE))} == {"holds somebody for degraded"}
+
+
+def test_a_doubt_too_short_for_its_words_says_less_or_nothing_and_is_still_seen() -> None:
+    told = Telling(node_count=3)
+    for at, lasts_us in ((10, 2 * S), (20, S), (30, 1)):
+        told.judge(at * S, 0, 1, "dead")
+        told.judge(at * S + lasts_us, 0, 1, "alive")
+    told.line(40 * S, -1, "mended")
+    picture = timeline(told.lines(), TITLE)
+    assert [text for text in texts(picture) if text in ("dead: 1", "1")] == ["dead: 1", "1"]
+    assert [bar.width > 1 for bar in doubt_bars(picture)] == [True] * 3
+
+
+def test_verdicts_that_change_ten_thousand_times_are_drawn_as_few_bars() -> None:
+    told = Telling(node_count=2)
+    for at in range(10_000):
+        told.judge(at * S, 0, 1, "dead")
+        told.judge(at * S + S // 2, 0, 1, "alive")
+    picture = timeline(told.lines(), TITLE)
+    assert 0 < len(doubt_bars(picture)) <= (RIGHT - LEFT) / 2 + 1
+
+
+@pytest.mark.parametrize("node_count", [2, 12, 13, 60])
+def test_doubts_of_many_devices_are_words_while_lanes_are_high_and_thin_bars_then(
+    node_count: int,
+) -> None:
+    told = Telling(node_count=node_count)
+    for node in range(node_count):
+        for other in range(node):
+            told.judge((5 + other % 7) * S, node, other, "degraded", "not heard by 1 of its 6")
+            told.judge((9 + other % 5) * S, node, other, "dead", "not heard by 3 of its 6")
+    told.line(20 * S, -1, "mended")
+    picture = timeline(told.lines(), TITLE)
+    bars = doubt_bars(picture)
+    worded = [text for text in texts(picture) if "dead: " in text]
+    assert bool(worded) is (node_count <= 12)
+    assert max(bar.height for bar in bars) == (12 if node_count <= 12 else 3)
+    assert max(len(bar.tooltip) for bar in bars) < 2_000
+    assert_legible(picture)
+
+
 def test_a_stretch_that_is_too_short_for_its_words_says_less_or_nothing() -> None:
     told = split_mesh()
     for at, node in ((10 * S, 0), (11 * S, 1)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from simulations.trace import WORLD, Field
 from simulations.trace_lines import TraceLine
+from wire.ids import PEER_ID_BYTES, PeerId, peer_text
 
 S = 1_000_000
 
@@ -11,6 +12,11 @@ S = 1_000_000
 def peer(node: int) -> str:
     """Return the beginning of a device's id, as traces have it."""
     return f"{node + 10:012x}"
+
+
+def whole_peer_text(node: int) -> str:
+    """Return the text of a device's whole id, as nodes name members in their own words."""
+    return peer_text(PeerId(bytes.fromhex(peer(node)).ljust(PEER_ID_BYTES, b"\0")))
 
 
 class Telling:
@@ -50,6 +56,11 @@ class Telling:
             self.line(time_us, node, "event.LinkUp", peer=peer(other))
         else:
             self.line(time_us, node, "event.LinkDown", peer=peer(other), reason="silent")
+
+    def judge(self, time_us: int, node: int, other: int, verdict: str, reason: str = "") -> None:
+        """Tell that a device holds another for alive, degraded or dead from then on."""
+        peer_id = whole_peer_text(other)
+        self.line(time_us, node, f"member.{verdict}", peer_id=peer_id, reason=reason or None)
 
     def fault(
         self, kind: str, nodes: str, detail: str = "", *, at: int, until: int | None = None
