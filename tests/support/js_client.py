@@ -16,8 +16,14 @@ _CLIENT_S = 30.0
 
 Event: TypeAlias = dict[str, object]
 
+
+def _is_installed() -> bool:
+    wanted = json.loads((INTEROP / "package.json").read_text("utf-8"))["dependencies"]
+    return all((INTEROP / "node_modules" / name).is_dir() for name in wanted)
+
+
 needs_js = pytest.mark.skipif(
-    shutil.which("node") is None or not (INTEROP / "node_modules" / "libp2p").is_dir(),
+    shutil.which("node") is None or not _is_installed(),
     reason=f"js-libp2p is not installed: needs node 20 and `{INSTALL}`",
 )
 
