@@ -15,7 +15,7 @@ from p2p.address_book import ADDRESS_ROW, AddressRow
 from p2p.admission import INVITATION_ROW, Admission, InvitationRow
 from p2p.directory import Chain, Directory
 from p2p.failure_detector import FailureDetector, WatchDue
-from p2p.gossip import ExchangeDue, Gossip, RumorsDue
+from p2p.gossip import AnswerDue, ExchangeDue, Gossip, RumorsDue
 from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
 from p2p.network_keys import NETWORK_KEY_ROW, NetworkKeyRow, NetworkKeys, PreviousKeyAges
@@ -306,6 +306,8 @@ class Neighbourhood:
                 ]
             case PreviousKeyAges():
                 return self.network_keys.on_previous_key_ages(now_us=now_us)
+            case AnswerDue():
+                return self.gossip.on_answer_due()
             case RumorsDue():
                 return self.gossip.on_rumors_due(now_us=now_us)
             case ProvideReviewDue():
@@ -326,6 +328,7 @@ class Neighbourhood:
         """Records came in: perhaps those that somebody looks for."""
         now_us = self._device.now_us
         return [
+            *self.overlay.on_members_changed(now_us=now_us),
             *self.failures.on_members_changed(now_us=now_us),
             *self.lookups.on_members_changed(now_us=now_us),
         ]
@@ -472,7 +475,7 @@ class Neighbourhood:
             *self.standings.on_readings(link.peer, now_us=now_us),
             *self.removal_exchange.on_link_up(link.peer),
             *self.network_keys.on_link_up(link.peer),
-            *self.gossip.on_link_up(link.peer, link.hello.chain),
+            *self.gossip.on_link_up(link.peer, link.hello.chain, is_outbound=link.is_outbound),
             *self.lookups.on_link_up(link.peer),
             *self.providing.on_link_up(),
             Trace("link.up", {"peer_id": peer_text(link.peer), "address": link.address}),
@@ -483,6 +486,7 @@ class Neighbourhood:
         self.links.pop(peer, None)
         watching = self.failures.on_link_down(peer, now_us=now_us)
         self.liveness.on_link_down(peer)
+        self.gossip.on_link_down(peer)
         return [
             *watching,
             *self.overlay.on_link_down(peer, reason, now_us=now_us),

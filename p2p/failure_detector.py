@@ -33,6 +33,8 @@ RECOVERY_US = 3_000_000  # after standing still
 PUBLISH_EVERY_US = 1_000_000
 DISTRUST_US = 30_000_000  # of an observer that fell silent
 SETTLE_US = 100_000  # links come and go together
+FIRST_SETTLE_US = 1_000_000  # at a start they come for some seconds, one wave after another
+FIRST_SETTLE_US_MAX = 4_000_000
 RECHECK_US = 500_000
 
 
@@ -63,12 +65,17 @@ class FailureDetector:
     _distrusted_until_us: dict[PeerId, int] = field(default_factory=dict)  # of those linked
     _revision_seen: int = -1
     _said_us: int | None = None
+    _first_link_us: int | None = None
+    _last_link_us: int = 0
     _recovers_us: int = 0  # this device stood still, and is not sure of itself before
     _due_us: int | None = None
 
     def on_link_up(self, peer: PeerId, *, now_us: int) -> list[Effect]:
         """It may become an observer. The link's liveness knows of it already."""
         self._ranks[peer] = blake3(min(peer, self.own) + max(peer, self.own)).digest()
+        self._last_link_us = now_us
+        if self._first_link_us is None:
+            self._first_link_us = now_us
         return self._review_at(now_us + SETTLE_US, now_us=now_us)
 
     def on_link_down(self, peer: PeerId, *, now_us: int) -> list[Effect]:
@@ -108,7 +115,17 @@ class FailureDetector:
     def _may_say(self, wanted: Watch, *, now_us: int) -> bool:
         """Say whether it is time: an accusation does not wait."""
         is_accusation = not set(wanted.silent) <= set(self.watch.silent)
-        return is_accusation or self._said_us is None or now_us >= self._said_us + PUBLISH_EVERY_US
+        return is_accusation or now_us >= self._may_say_us
+
+    @property
+    def _may_say_us(self) -> int:
+        """From when on it may say what does not hurry: first when its first links have come."""
+        if self._said_us is not None:
+            return self._said_us + PUBLISH_EVERY_US
+        if self._first_link_us is None:
+            return 0
+        settled_us = self._last_link_us + FIRST_SETTLE_US
+        return min(settled_us, self._first_link_us + FIRST_SETTLE_US_MAX)
 
     def _excuse(self, late_us: int, *, now_us: int) -> None:
         """Do not take time that this device did not live through for silence of others."""
@@ -199,8 +216,8 @@ class FailureDetector:
             heard_us = self.liveness.heard_us(peer)
             if heard_us is not None and now_us - heard_us < SUSPECT_US:
                 dues_us.append(heard_us + SUSPECT_US)
-        if is_waiting and self._said_us is not None:
-            dues_us.append(self._said_us + PUBLISH_EVERY_US)
+        if is_waiting:
+            dues_us.append(self._may_say_us)
         return min(dues_us, default=None)
 
     def _review_at(self, due_us: int, *, now_us: int) -> list[Effect]:

@@ -34,10 +34,14 @@ from wire.records import KNOWN_KINDS, Record, RecordKind
 from wire.signed import Signed
 
 EXCHANGE_EVERY_US = 2_000_000
+EXCHANGE_SOON_US = 300_000  # while members come, or say whom they hear
+ANSWER_US_MAX = 300_000  # of one whose state is equal there is none
 RUMOR_FANOUT = 4  # all but 2 % hear it at once
 # Most of what is gossiped is telemetry, and it is soon replaced: a fifth may miss one.
 TELEMETRY_FANOUT = 2
-RUMOR_PAUSE_US = 100_000
+STORM_NEWS_COUNT = 8  # of so many at a time what one link misses another soon brings
+STORM_FANOUT = 2
+RUMOR_PAUSE_US = 50_000
 OWNER_WINDOW_US = 10_000_000
 OWNER_RUMORS_MAX = 32  # of one device in a window; a start and a bad minute need fewer
 GIVEN_MESSAGES_MAX = 16  # an empty directory is filled in several exchanges, not in one burst
@@ -49,6 +53,11 @@ _OFFENCES = frozenset({Merge.MALFORMED, Merge.NOT_A_MEMBER})
 @dataclass(frozen=True, slots=True)
 class ExchangeDue:
     """Timer: open an exchange with one random link."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDue:
+    """Timer: compare with the next new link, whether or not the last one answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,9 @@ class Gossip:
     _passed_on_count: dict[PeerId, int] = field(default_factory=dict)  # by owner, in this window
     _window_ends_us: int = 0
     _is_rumor_due: bool = False  # its timer is set
+    _new_links: list[PeerId] = field(default_factory=list)  # to compare with, the newest last
+    _compared: PeerId | None = None  # the new link whose answer is awaited
+    _revision_exchanged: int = -1
 
     def start(self) -> list[Effect]:
         """Return the first timer."""
@@ -76,18 +88,33 @@ class Gossip:
 
     def on_exchange_due(self) -> list[Effect]:
         """Compare with one random link."""
-        again: list[Effect] = [SetTimer(ExchangeDue(), EXCHANGE_EVERY_US)]
+        is_news = self.directory.watch_revision != self._revision_exchanged
+        self._revision_exchanged = self.directory.watch_revision
+        pause_us = EXCHANGE_SOON_US if is_news else EXCHANGE_EVERY_US
+        again: list[Effect] = [SetTimer(ExchangeDue(), pause_us)]
         if not self.links:
             return again
         return [*again, self._summary_to(self.rng.choice(sorted(self.links)))]
 
-    def on_link_up(self, peer: PeerId, chain: Chain) -> list[Effect]:
-        """Take in the new neighbour and compare with it."""
+    def on_link_up(self, peer: PeerId, chain: Chain, *, is_outbound: bool) -> list[Effect]:
+        """Take in the new neighbour. Whoever dialled compares, with one new link at a time."""
         try:
             self.directory.introduce(peer, chain)
         except NotAMember as error:  # the handshake checked the chain: it was removed meanwhile
             return [Trace("gossip.stranger", {"peer_id": peer_text(peer), "reason": str(error)})]
-        return [self._summary_to(peer)]
+        if not is_outbound:
+            return []
+        self._new_links.append(peer)
+        return [] if self._compared is not None else self._compare_next()
+
+    def on_link_down(self, peer: PeerId) -> None:
+        """Do not compare with it any more; if it is being asked, its time just runs out."""
+        if peer in self._new_links:
+            self._new_links.remove(peer)
+
+    def on_answer_due(self) -> list[Effect]:
+        """Compare with the next new link: the last one had nothing new, or is slow."""
+        return self._compare_next()
 
     def on_state_summary(self, peer: PeerId, summary: StateSummary) -> list[Effect]:
         """Answer with bucket hashes if anything differs."""
@@ -170,6 +197,8 @@ class Gossip:
         effects: list[Effect] = [_refusal(peer, merge, count) for merge, count in refused.items()]
         for owner, count in held_back.items():
             effects.append(Trace("rumor.held_back", {"peer_id": peer_text(owner), "count": count}))
+        if peer is not None and peer == self._compared:
+            effects += self._compare_next()
         return effects + (self._pass_on(newer, peer, now_us=now_us) if newer else [])
 
     def _may_go_on(self, owner: PeerId, *, now_us: int) -> bool:
@@ -199,6 +228,13 @@ class Gossip:
         """Return records with the chains that a stranger to their owners needs."""
         return RecordsGiven(records=records, chains=self._chains_for(records))
 
+    def _compare_next(self) -> list[Effect]:
+        """Compare with the newest link: many at once would all bring the same records."""
+        self._compared = self._new_links.pop() if self._new_links else None
+        if self._compared is None:
+            return []
+        return [self._summary_to(self._compared), SetTimer(AnswerDue(), ANSWER_US_MAX)]
+
     def _summary_to(self, peer: PeerId) -> Effect:
         return Send(peer, StateSummary(state=self.directory.state_hash()))
 
@@ -227,13 +263,15 @@ class Gossip:
     def _pass_on_all(self, *, now_us: int) -> list[Effect]:
         """Send each piece of news to a few links, but not to where it came from."""
         news, self._news = self._news, {}
+        is_storm = len(news) >= STORM_NEWS_COUNT
         self._passed_on_us = now_us
         links = self._random_links(RUMOR_FANOUT + 1)  # one of them may be where it came from
         records: dict[PeerId, list[Signed[Record]]] = {link: [] for link in links}
         for (owner, kind), origin in news.items():
             signed = self.directory.record(owner, kind)
             if signed is not None:  # else its owner was dropped meanwhile
-                for link in [link for link in links if link != origin][: _fanout(kind)]:
+                count = STORM_FANOUT if is_storm else _fanout(kind)
+                for link in [link for link in links if link != origin][:count]:
                     records[link].append(signed)
         return [effect for link in links for effect in self._records_to(link, records[link])]
 

@@ -34,6 +34,7 @@ DIALS_MAX = 16
 DIALS_FOR_WORK_SHARE = 4  # a quarter of the dials is kept for `reach`
 DIAL_US_MAX = 60_000_000
 REVIEW_EVERY_US = 1_000_000
+REVIEW_SOON_US = 100_000
 BRIEF_LINK_US = 30_000_000
 CROWDED_LINK_US = 500_000
 CROWDED_REVIEW_US = 250_000
@@ -81,6 +82,8 @@ class Overlay:
     _borrowed_until_us: dict[PeerId, int] = field(default_factory=dict)  # by the host itself
     _hanging_up: set[PeerId] = field(default_factory=set)
     _known: _Known = field(default_factory=_Known)
+    _reviewed_us: int = 0
+    _is_review_soon: bool = False  # its timer is set
     _is_word_heard: bool = False  # somebody may have said where a linked device is
     _healed_us: int | None = None
     _written_us: int | None = None  # the addresses of all members
@@ -183,6 +186,16 @@ class Overlay:
             return []
         return self.book.on_word_of_linked(peer, self._told_by(peer))
 
+    def on_members_changed(self, *, now_us: int) -> list[Effect]:
+        """Dial soon, if more are known and more are wanted: a mesh mixes by its links."""
+        is_same = self.directory.roster_revision == self._known.revisions[0]
+        count = len(self.links) + len(self._dialling)
+        if is_same or count >= self._dialled_max or self._is_review_soon:
+            return []
+        self._is_review_soon = True
+        pause_us = max(1, self._reviewed_us + REVIEW_SOON_US - now_us)
+        return [SetTimer(ReviewDue(), pause_us)]
+
     def forget(self, peer: PeerId) -> list[Effect]:
         """Never dial a device again."""
         self._needed_until_us.pop(peer, None)
@@ -193,6 +206,7 @@ class Overlay:
 
     def on_review_due(self, *, now_us: int) -> list[Effect]:
         """Dial what is missing, hang up what is too much."""
+        self._reviewed_us, self._is_review_soon = now_us, False
         self._clean_up(now_us=now_us)
         self._look_around()
         near = self._near()
@@ -263,8 +277,7 @@ class Overlay:
 
     def _chosen(self, near: list[PeerId], *, now_us: int) -> list[PeerId]:
         """Choose from those that could be dialled: there are more than links."""
-        dialled_max = len(near) + (self.links_max - len(near)) // 2
-        count = dialled_max - len(self.links.keys() | self._dialling.keys())
+        count = self._dialled_max - len(self.links.keys() | self._dialling.keys())
         if not self.links:  # whoever answers will do
             return self._missing(first=near, now_us=now_us)[: max(0, count)]
         nearest = [peer for peer in near if self._may_dial(peer, now_us=now_us)]
@@ -371,6 +384,12 @@ class Overlay:
         brief_us = CROWDED_LINK_US if self._is_crowded else BRIEF_LINK_US
         is_new_inbound = up is not None and not up.is_outbound and now_us < up.since_us + brief_us
         return is_new_inbound or peer in self._needed_until_us or peer in self._borrowed_until_us
+
+    @property
+    def _dialled_max(self) -> int:
+        """How many links are dialled for: the rest is for those who dial this device."""
+        near_count = min(2 * NEAR_EACH_SIDE, self.links_max)
+        return near_count + (self.links_max - near_count) // 2
 
     @property
     def _crowd_count(self) -> int:

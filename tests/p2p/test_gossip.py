@@ -21,12 +21,17 @@ from support.records import (
 )
 
 from p2p.gossip import (
+    ANSWER_US_MAX,
     EXCHANGE_EVERY_US,
+    EXCHANGE_SOON_US,
     OWNER_RUMORS_MAX,
     OWNER_WINDOW_US,
     RUMOR_FANOUT,
     RUMOR_PAUSE_US,
+    STORM_FANOUT,
+    STORM_NEWS_COUNT,
     TELEMETRY_FANOUT,
+    AnswerDue,
     ExchangeDue,
     Gossip,
     RumorsDue,
@@ -81,14 +86,16 @@ class Network:
     gossips: dict[PeerId, Gossip]
     rng: random.Random
     loss: float = 0.0
-    waiting: deque[tuple[PeerId, PeerId, Message | RumorsDue]] = field(default_factory=deque)
+    waiting: deque[tuple[PeerId, PeerId, Message | AnswerDue | RumorsDue]] = field(
+        default_factory=deque
+    )
     delivered_count: int = 0
 
     def link(self, one: PeerId, other: PeerId) -> None:
         for own, peer in ((one, other), (other, one)):
-            self.gossips[own].links[peer] = object()
-            chain = self.chain_of(peer)
-            self.carry_out(own, self.gossips[own].on_link_up(peer, chain))
+            gossip, chain = self.gossips[own], self.chain_of(peer)
+            gossip.links[peer] = object()
+            self.carry_out(own, gossip.on_link_up(peer, chain, is_outbound=own == one))
 
     def chain_of(self, peer: PeerId) -> Chain:
         member = self.gossips[peer].directory.get(peer)
@@ -101,13 +108,13 @@ class Network:
             if self.rng.random() >= self.loss:
                 self.waiting.append((own, peer, message))
         for effect in effects:
-            if isinstance(effect, SetTimer) and isinstance(effect.key, RumorsDue):
+            if isinstance(effect, SetTimer) and isinstance(effect.key, AnswerDue | RumorsDue):
                 self.waiting.append((own, own, effect.key))
 
     def settle(self) -> None:
         while self.waiting:
             origin, target, message = self.waiting.popleft()
-            self.delivered_count += not isinstance(message, RumorsDue)
+            self.delivered_count += not isinstance(message, AnswerDue | RumorsDue)
             self.carry_out(target, dispatched(self.gossips[target], origin, message))
 
     def exchange(self) -> None:
@@ -127,8 +134,12 @@ class Network:
         return len(hashes) == 1
 
 
-def dispatched(gossip: Gossip, origin: PeerId, message: Message | RumorsDue) -> list[Effect]:
+def dispatched(
+    gossip: Gossip, origin: PeerId, message: Message | AnswerDue | RumorsDue
+) -> list[Effect]:
     match message:
+        case AnswerDue():
+            return gossip.on_answer_due()
         case RumorsDue():
             return gossip.on_rumors_due(now_us=1)
         case StateSummary():
@@ -268,7 +279,71 @@ TestConvergingGossip.settings = settings(max_examples=25, stateful_step_count=20
 def test_the_timer_is_set_again_even_when_there_is_no_link() -> None:
     gossip = gossip_of(OWN)
     assert [type(effect) for effect in gossip.start()] == [SetTimer]
+    gossip.on_exchange_due()
     assert gossip.on_exchange_due() == [SetTimer(ExchangeDue(), EXCHANGE_EVERY_US)]
+
+
+def test_while_members_come_exchanges_follow_each_other_sooner() -> None:
+    gossip = linked_with(gossip_of(OWN), PEER)
+    gossip.on_exchange_due()
+    hold(gossip, presence_of(THIRD))
+    pauses_us = [
+        effect.after_us
+        for _ in range(3)
+        for effect in gossip.on_exchange_due()
+        if isinstance(effect, SetTimer)
+    ]
+    assert pauses_us == [EXCHANGE_SOON_US, EXCHANGE_EVERY_US, EXCHANGE_EVERY_US]
+    hold(gossip, telemetry_of(THIRD))
+    assert SetTimer(ExchangeDue(), EXCHANGE_EVERY_US) in gossip.on_exchange_due()
+
+
+def link_up(gossip: Gossip, device: Device, *, is_outbound: bool = True) -> list[PeerId]:
+    """Return with whom a device compares when another link is up."""
+    linked_with(gossip, device)
+    effects = gossip.on_link_up(device.peer, device.chain, is_outbound=is_outbound)
+    return compared(effects)
+
+
+def compared(effects: list[Effect]) -> list[PeerId]:
+    return [peer for peer, message in sent(effects) if isinstance(message, StateSummary)]
+
+
+def test_new_links_are_compared_with_one_after_another_the_newest_first() -> None:
+    gossip = gossip_of(OWN)
+    first, second, third, fourth, fifth = MESH.devices[1:]
+    assert link_up(gossip, first) == [first.peer]
+    assert [link_up(gossip, device) for device in (second, third, fourth)] == [[], [], []]
+    given = RecordsGiven(records=(presence_of(fifth),), chains=(fifth.chain,))
+    assert compared(gossip.on_records_given(second.peer, given, now_us=1)) == []
+    answered = gossip.on_records_given(first.peer, given, now_us=1)
+    assert compared(answered) == [fourth.peer]
+    assert SetTimer(AnswerDue(), ANSWER_US_MAX) in answered
+    gossip.on_link_down(third.peer)
+    assert compared(gossip.on_answer_due()) == [second.peer], "the fourth had nothing new"
+    assert gossip.on_answer_due() == []
+    assert link_up(gossip, fifth) == [fifth.peer]
+
+
+def test_who_was_dialled_leaves_the_comparing_to_whoever_dialled() -> None:
+    assert link_up(gossip_of(OWN), PEER, is_outbound=False) == []
+
+
+def test_of_many_news_at_a_time_each_goes_to_fewer_links() -> None:
+    mesh = small_mesh(STORM_NEWS_COUNT + 10)
+    gossip = linked_with(gossip_of(mesh.devices[0], mesh=mesh), *mesh.devices[1:9])
+    for news_count, fanout in (
+        (STORM_NEWS_COUNT - 1, RUMOR_FANOUT),
+        (STORM_NEWS_COUNT, STORM_FANOUT),
+    ):
+        records = tuple(
+            presence_of(device, version=(news_count, 1))
+            for device in mesh.devices[9 : 9 + news_count]
+        )
+        chains = tuple(device.chain for device in mesh.devices[9:])
+        given = RecordsGiven(records=records, chains=chains)
+        effects = gossip.on_records_given(None, given, now_us=news_count * 1_000_000)
+        assert len(sent(effects)) == fanout
 
 
 def test_news_about_oneself_are_left_to_the_node() -> None:
@@ -325,7 +400,7 @@ def test_news_are_not_sent_back_to_where_they_came_from() -> None:
 
 
 def test_a_word_after_a_quiet_while_goes_on_at_once_and_what_follows_it_goes_together() -> None:
-    mesh = small_mesh(40)
+    mesh = small_mesh(9 + STORM_NEWS_COUNT)
     gossip = linked_with(gossip_of(mesh.devices[0], mesh=mesh), *mesh.devices[1:9])
     first, *others = mesh.devices[9:]
 
@@ -415,7 +490,7 @@ def test_forgeries_are_dropped_and_traced_and_go_no_further() -> None:
 def test_a_link_to_a_removed_device_is_not_gossiped_on() -> None:
     gossip = linked_with(gossip_of(OWN), PEER)
     gossip.directory.is_removed = {PEER.peer}.__contains__
-    [effect] = gossip.on_link_up(PEER.peer, PEER.chain)
+    [effect] = gossip.on_link_up(PEER.peer, PEER.chain, is_outbound=True)
     assert isinstance(effect, Trace)
 
 

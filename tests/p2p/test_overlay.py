@@ -28,6 +28,7 @@ from p2p.overlay import (
     DIAL_US_MAX,
     DIALS_FOR_WORK_SHARE,
     NEAR_EACH_SIDE,
+    REVIEW_SOON_US,
     SWEEP_EVERY_US,
     WRITE_ADDRESSES_EVERY_US,
     Overlay,
@@ -507,6 +508,22 @@ def test_members_of_today_push_out_those_of_yesterday_and_never_each_other() -> 
         peer_numbered(number) for number in range(500)
     }
     assert rows(book.on_word_of_members(members)) == []
+
+
+def test_who_hears_of_more_devices_and_has_few_links_dials_them_soon_not_at_the_next_second() -> (
+    None
+):
+    bench = Bench(links_max=8)
+    bench.review()
+    bench.know(*OTHERS[:20])
+    soon = SetTimer(ReviewDue(), REVIEW_SOON_US)
+    assert bench.overlay.on_members_changed(now_us=bench.now_us) == [soon]
+    assert bench.overlay.on_members_changed(now_us=bench.now_us) == [], "its timer is set"
+    for peer in bench.dialled(after_us=REVIEW_SOON_US):
+        bench.link(peer)
+    assert bench.overlay.on_members_changed(now_us=bench.now_us) == [], "nobody new"
+    bench.know(*OTHERS[20:30])
+    assert bench.overlay.on_members_changed(now_us=bench.now_us) == [], "it dialled for enough"
 
 
 # --- nobody left ----------------------------------------------------------------------------
