@@ -1,7 +1,7 @@
 """How fast the simulator runs idle meshes on one core, and how the cost grows with their size.
 
 python benchmarks/simulator.py            # make bench-sim: up to 300 devices, some minutes
-python benchmarks/simulator.py --large    # 1,000 whole devices, and 10,000 that know 256 each
+python benchmarks/simulator.py --large    # 1,000 whole devices, and 10,000 that know 64 each
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BUDGET = Budget(sends_per_second_max=100_000, bytes_per_second_max=1 << 40)
 
 
 SIZES = ((10, MEMBERS_MAX), (30, MEMBERS_MAX), (100, MEMBERS_MAX), (300, MEMBERS_MAX))
-LARGE_SIZES = ((1_000, MEMBERS_MAX), (10_000, 256))
+LARGE_SIZES = ((1_000, MEMBERS_MAX), (10_000, 64))
 
 
 def main() -> None:
