@@ -16,12 +16,11 @@
 // With "is_stranger" it joins nothing: it has the invitation's network key, and no papers.
 import { randomBytes } from 'node:crypto'
 import { createInterface } from 'node:readline'
-import { generateKeyPair, publicKeyFromRaw } from '@libp2p/crypto/keys'
+import { generateKeyPair } from '@libp2p/crypto/keys'
 import { gossipsub } from '@libp2p/gossipsub'
 import { identify } from '@libp2p/identify'
 import { kadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { noise } from '@libp2p/noise'
-import { peerIdFromPublicKey } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import { preSharedKey } from '@libp2p/pnet'
 import { tcp } from '@libp2p/tcp'
@@ -32,7 +31,9 @@ import { CID } from 'multiformats/cid'
 import * as raw from 'multiformats/codecs/raw'
 import { sha256 } from 'multiformats/hashes/sha2'
 import { LINK_PROTOCOL, Links } from './links.mjs'
-import { checkMember, frame, invitationFrom, meshText, messages, opened, packed, peerText, sameBytes, signed, unpacked } from './papers.mjs'
+import {
+  checkMember, frame, invitationFrom, meshText, messages, opened, packed, peerText, sameBytes, signed, unpacked
+} from './papers.mjs'
 
 const JOIN_PROTOCOL = '/meshd/join/1'
 const DIAL_MS = 10_000
@@ -143,7 +144,8 @@ class Member {
     await this.#node.handle(LINK_PROTOCOL, async (stream, connection) => await links.accept(stream, connection))
     this.#node.addEventListener('connection:open', ({ detail: connection }) => {
       if (connection.direction !== 'outbound') return
-      links.dial(connection).catch((error) => say('failed', reason(error)))
+      const peer = connection.remotePeer.toString()
+      links.dial(connection).catch((error) => say('unlinked', { peer, ...reason(error) }))
     })
   }
 

@@ -6,7 +6,7 @@ import { decode, encode } from '@msgpack/msgpack'
 import { blake3 } from '@noble/hashes/blake3.js'
 import { base32 } from 'multiformats/bases/base32'
 
-export const FRAME_BYTES_MAX = 1 << 20
+const FRAME_BYTES_MAX = 1 << 20
 const VERSION = 1
 const LENGTH_BYTES = 4
 const INVITATION_PREFIX = 'meshd1'
