@@ -246,7 +246,8 @@ class Neighbourhood:
             case Listening(addresses):
                 # A presence with more could not be read by anybody.
                 self.addresses = addresses[:ADDRESSES_MAX]
-                return self._spread(self.own_records.on_addresses(self.addresses, now_us=now_us))
+                moved = self.own_records.on_addresses(self.addresses, now_us=now_us)
+                return self._spread(moved) + self._publish(moved)
             case JoinAsked():
                 return self.admission.on_join_asked(event, wall_us=self._device.wall_us())
             case _:

@@ -165,6 +165,21 @@ def test_a_device_with_more_addresses_than_a_record_holds_is_still_seen() -> Non
     assert len(member.presence.addresses) == ADDRESSES_MAX
 
 
+def test_a_new_address_is_published_too_for_those_who_only_read_the_topic() -> None:
+    _, hosts = joined()
+    address = "/ip4/192.0.2.77/tcp/4001"
+    [published] = [
+        effect.records
+        for effect in hosts[1].handle(on.Listening((address,)))
+        if isinstance(effect, do.Publish)
+    ]
+    [signed] = published.records
+    assert decode_presence(signed.body.body).addresses == (address,)
+    assert not any(
+        isinstance(effect, do.Publish) for effect in hosts[1].handle(on.Listening((address,)))
+    ), "once"
+
+
 def test_a_link_that_brings_nothing_is_hung_up_and_dialled_again() -> None:
     network, hosts = joined()
     hosts[2].node, silent = None, hosts[2].node
