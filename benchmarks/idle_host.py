@@ -60,6 +60,7 @@ async def bare_host(seed: int, target: str | None) -> AsyncIterator[str]:
 @asynccontextmanager
 async def our_host(seed: int, target: str | None) -> AsyncIterator[str]:
     """Run one of our hosts that admits everybody, connected to `target` if given."""
+    from p2p.doorway import DoorwaySettings
     from p2p.host import Connected, Host, HostConfig
     from wire.ids import peer_from_text, peer_text
 
@@ -69,7 +70,7 @@ async def our_host(seed: int, target: str | None) -> AsyncIterator[str]:
         network_key=NETWORK_KEY,
         dht_prefix="/meshd/benchmark/kad",
         listen=("/ip4/127.0.0.1/tcp/0",),
-        connections_per_ip_max=64,
+        doorway=DoorwaySettings(connections_max=64),
     )
     host = Host(config, on_connected=send.send_nowait)
 

@@ -61,7 +61,9 @@ from p2p.blob_exchange import BlobFetcher, BlobServer
 from p2p.capability import own_capabilities
 from p2p.errors import CannotListen
 from p2p.host import Host, HostConfig
+from p2p.host_metrics import HostCounters
 from p2p.joining import JoinServer, redeem
+from p2p.judge import Judge
 from p2p.links import Links, LinkSettings
 from p2p.mdns import service_name
 from p2p.network_keys import NETWORK_KEY_KEY, NETWORK_KEY_ROW, NetworkKeyRow
@@ -205,6 +207,8 @@ class Daemon:
         self._store = store
         self._defects = defects
         self._metrics = Metrics()
+        self._judge = Judge(metrics=self._metrics)
+        self._host_counters = HostCounters(self._metrics)
         self._mailbox = Mailbox()
         self._stopping = trio.Event()
         self._failure: StoreFailed | None = None
@@ -343,6 +347,8 @@ class Daemon:
             on_discovered=discovered,
             on_moved=moved,
             introduce=self._introduce,
+            judge=self._judge,
+            counters=self._host_counters,
         )
         host.use_network_keys(network_key.keys)
         return host
@@ -382,6 +388,7 @@ class Daemon:
             objection=node.objection,
             emit=emit,
             settings=self._link_settings(),
+            judge=self._judge,
             metrics=self._metrics,
         )
         for peer in self._defects.quarantined():

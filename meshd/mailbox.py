@@ -1,14 +1,15 @@
 """What waits for the node: events, due timers, and effects whose disk write is done.
 
-One task takes from it, so the node handles one thing at a time. Events from outside wait for room;
-what the node itself caused (a write that is durable now) never waits, since the node bounds it.
+One task takes from it, so the node handles one thing at a time. Events from outside wait for room,
+messages of one peer also for its earlier ones, so that a flood delays its sender alone; what the
+node itself caused (a write that is durable now) never waits, since the node bounds it.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -16,9 +17,11 @@ from typing import TypeAlias
 import trio
 
 from wire.effects import Effect
-from wire.events import Event, TimerDue
+from wire.events import Event, Received, TimerDue
+from wire.ids import PeerId
 
 WAITING_EVENTS_MAX = 1_024
+WAITING_OF_PEER_MAX = 16  # some milliseconds of the node
 STALE_TIMERS_ENOUGH = 256  # replaced timers are swept out when they are more, and the majority
 US_PER_S = 1_000_000
 
@@ -44,6 +47,7 @@ class Mailbox:
     _versions: itertools.count[int] = field(default_factory=itertools.count)
     _something: trio.Event = field(default_factory=trio.Event)
     _room: trio.Condition = field(default_factory=trio.Condition)
+    _waiting_of: Counter[PeerId] = field(default_factory=Counter)  # messages of each peer
 
     @property
     def waiting_count(self) -> int:
@@ -51,12 +55,22 @@ class Mailbox:
         return len(self._events)
 
     async def post(self, event: Event) -> None:
-        """Leave an event for the node; wait while WAITING_EVENTS_MAX are there."""
+        """Leave an event for the node.
+
+        Waits while WAITING_EVENTS_MAX are there, or WAITING_OF_PEER_MAX messages of the same peer.
+        """
         async with self._room:
-            while len(self._events) >= WAITING_EVENTS_MAX:
+            while not self._has_room(event):
                 await self._room.wait()
             self._events.append(event)
+            if isinstance(event, Received):
+                self._waiting_of[event.peer] += 1
         self._something.set()
+
+    def _has_room(self, event: Event) -> bool:
+        if isinstance(event, Received) and self._waiting_of[event.peer] >= WAITING_OF_PEER_MAX:
+            return False
+        return len(self._events) < WAITING_EVENTS_MAX
 
     def post_now(self, event: Event) -> None:
         """Leave an event beyond the bound: only for one that its sender bounds otherwise."""
@@ -92,7 +106,7 @@ class Mailbox:
     async def after_event(self) -> None:
         """Tell those who wait for room that there is some."""
         async with self._room:
-            self._room.notify()
+            self._room.notify_all()  # the longest waiting may wait for its own messages
 
     def _take_now(self) -> Item | None:
         if self._durable:
@@ -100,7 +114,15 @@ class Mailbox:
         key = self._pop_due()
         if key is not None:
             return TimerDue(key)
-        return self._events.popleft() if self._events else None
+        return self._pop_event() if self._events else None
+
+    def _pop_event(self) -> Event:
+        event = self._events.popleft()
+        if isinstance(event, Received):
+            self._waiting_of[event.peer] -= 1
+            if not self._waiting_of[event.peer]:
+                del self._waiting_of[event.peer]
+        return event
 
     def _pop_due(self) -> Hashable | None:
         while self._timers and self._timers[0][0] <= trio.current_time():

@@ -1,6 +1,7 @@
-"""How peers behave on links: scores that offences lower and time restores, and bans.
+"""How peers behave: scores that offences lower and time restores, and bans.
 
-Scores outlive links, so that hanging up and coming back cleans nothing. Both tables are bounded: a
+One for the host, its gossip and its links, so that offences add up wherever they were committed.
+Scores outlive connections: hanging up and coming back cleans nothing. Both tables are bounded: a
 full one forgets whoever is nearest to being forgotten anyway.
 """
 
@@ -14,28 +15,42 @@ from wire.ids import PeerId
 
 
 class Offence(enum.Enum):
-    """What a peer did wrong on a link."""
+    """What a peer did wrong."""
 
-    MALFORMED = "sent a malformed frame"
+    MALFORMED = "sent what is malformed"
     FORGED = "sent a forged signature"
+    FLOODED = "sent more than it may for half a second"
+    STALLED = "did not read what it was sent"
 
 
 class ConductSettings(Struct, frozen=True, kw_only=True):
     """What offences cost and how long a ban lasts. Higher costs ban faulty peers sooner.
 
-    Five malformed frames, or two forged signatures, within a minute and a half are too many.
+    Five malformed frames, or two forged signatures, within a minute and a half are too many. So are
+    a second of sending faster than one may, and four stalls in five minutes: a device that was
+    frozen or suspended stalls once, and one behind a bad line now and then.
     """
 
     score_max: float = 100.0
     malformed_cost: float = 22.0
     forged_cost: float = 55.0
+    flooded_cost: float = 55.0
+    stalled_cost: float = 32.0
     restored_per_s: float = 0.1
     ban_s: float = 600.0
     peers_count_max: int = 1_024
 
     def cost(self, offence: Offence) -> float:
         """Return what one offence takes from a score."""
-        return self.malformed_cost if offence is Offence.MALFORMED else self.forged_cost
+        match offence:
+            case Offence.MALFORMED:
+                return self.malformed_cost
+            case Offence.FORGED:
+                return self.forged_cost
+            case Offence.FLOODED:
+                return self.flooded_cost
+            case Offence.STALLED:
+                return self.stalled_cost
 
 
 class Conduct:
@@ -47,8 +62,13 @@ class Conduct:
         self._banned_until_s: dict[PeerId, float] = {}
 
     def on_offence(self, peer: PeerId, offence: Offence, *, now_s: float) -> bool:
-        """Lower the peer's score; True if that was the last straw and it is banned from now on."""
+        """Lower the peer's score; True if that was the last straw and it is banned from now on.
+
+        What a banned peer does meanwhile, such as what was under way, changes nothing.
+        """
         settings = self._settings
+        if self.banned_for_s(peer, now_s=now_s):
+            return False
         clean_s = max(self._clean_s.pop(peer, now_s), now_s)
         clean_s += settings.cost(offence) / settings.restored_per_s
         if (clean_s - now_s) * settings.restored_per_s < settings.score_max:

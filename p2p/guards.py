@@ -17,29 +17,23 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import structlog
-import trio
-from libp2p.abc import IMuxedConn, INetStream, ISecureConn
-from libp2p.custom_types import TMuxerOptions, TProtocol, TSecurityOptions
+from libp2p.abc import INetStream
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import Reader
 from libp2p.io.exceptions import IncompleteReadError
 from libp2p.network.connection import swarm_connection
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer import multiselect_communicator
-from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
-from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
-from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
+from libp2p.stream_muxer.yamux import yamux
+from libp2p.stream_muxer.yamux.yamux import YamuxStream
 from libp2p.tools.anyio_service.exceptions import LifecycleError
-from libp2p.transport.exceptions import MuxerUpgradeFailure
-from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from p2p.errors import UnsupportedLibp2p
 
 CHECKED_VERSION: Final = "0.8.1"
 NEGOTIATION_BYTES_MAX: Final = 1_024
-MEMBER_BUFFER_BYTES_MAX: Final = 64 << 20
-STRANGER_BUFFER_BYTES_MAX: Final = 1 << 20
+WINDOW_BYTES_MAX: Final = 1 << 20
 NEGOTIATE_S: Final = 10
 
 log = structlog.get_logger()
@@ -69,6 +63,11 @@ PRIVATE_NAMES: Final = (
         "libp2p.stream_muxer.yamux.yamux",
         "Yamux._read_data_body",
         "overridden: a peer that ignores its window fills our memory",
+    ),
+    PrivateName(
+        "libp2p.stream_muxer.yamux.yamux",
+        "MAX_WINDOW_SIZE",
+        "lowered: each stream of a peer that sends fast would get a window of 16 MiB",
     ),
     PrivateName(
         "libp2p.stream_muxer.yamux.yamux",
@@ -144,6 +143,7 @@ def install() -> None:
     YamuxStream._auto_tune_and_send_window_update = (  # type: ignore[method-assign]
         _update_window_when_half_used  # type: ignore[assignment] # its `self` is annotated twice
     )
+    yamux.MAX_WINDOW_SIZE = WINDOW_BYTES_MAX
     quiet = logging.getLogger("libp2p.network.connection.swarm_connection")
     swarm_connection.logging = quiet  # type: ignore[attr-defined, assignment] # same methods
     # Without a handler of its own the library's warnings, some with tracebacks, go to the terminal.
@@ -187,59 +187,6 @@ def is_benign_at_shutdown(error: BaseException) -> bool:
     if isinstance(error, LifecycleError):
         return str(error) == "Cannot schedule task after service has stopped"
     return type(error) is RuntimeError and str(error) == "Nursery is closed to new arrivals"
-
-
-class BoundedYamux(Yamux):
-    """Yamux with a bound on what one connection may buffer, and with whole frames only."""
-
-    def __init__(self, conn: ISecureConn, peer_id: ID, buffer_bytes_max: Callable[[], int]) -> None:
-        super().__init__(conn, peer_id, is_initiator=conn.is_initiator, on_close=_nothing)
-        self._buffer_bytes_max = buffer_bytes_max
-
-    async def _read_data_body(self, length: int) -> bytes:
-        buffered = sum(len(buffer) for buffer in self.stream_buffers.values())
-        if buffered + length > self._buffer_bytes_max():
-            # The one error that makes libp2p close the connection from here.
-            raise trio.TooSlowError
-        return await super()._read_data_body(length)
-
-    async def _write_frame(self, data: bytes) -> None:
-        # A frame larger than a Noise message is two writes; between them nobody may be cancelled.
-        async with self._write_lock:
-            with trio.CancelScope(shield=True):
-                await self.secured_conn.write(data)
-        await trio.lowlevel.checkpoint()
-
-
-async def _nothing() -> None:
-    """Stand in until the swarm sets its own `on_close`."""
-
-
-class NoiseYamuxUpgrader(TransportUpgrader):
-    """Secures and multiplexes connections with what it is given, and our bounded Yamux."""
-
-    def __init__(
-        self, secure_transports: TSecurityOptions, is_admitted: Callable[[ID], bool]
-    ) -> None:
-        muxers: TMuxerOptions = {TProtocol(YAMUX_PROTOCOL): Yamux}
-        super().__init__(secure_transports, muxers, NEGOTIATE_S)
-        self._is_admitted = is_admitted
-
-    async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
-        """Negotiate Yamux. Raises MuxerUpgradeFailure.
-
-        libp2p's own version ignores the class it negotiated and builds its unbounded Yamux.
-        """
-
-        def buffer_bytes_max() -> int:
-            member = self._is_admitted(peer_id)
-            return MEMBER_BUFFER_BYTES_MAX if member else STRANGER_BUFFER_BYTES_MAX
-
-        try:
-            await self.muxer_multistream.select_transport(conn)
-        except (MultiselectError, MultiselectClientError) as error:
-            raise MuxerUpgradeFailure("the peer does not speak Yamux") from error
-        return BoundedYamux(conn, peer_id, buffer_bytes_max)
 
 
 class SilentHost(BasicHost):

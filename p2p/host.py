@@ -29,18 +29,23 @@ from p2p.connections import Connected, ConnectionWatch, Disconnected, seen_at
 from p2p.dht import Dht, Provider, protocol_names
 from p2p.errors import NetworkError, NoMulticast, PeerUnreachable, ProtocolRefused, StreamBroken
 from p2p.gate import Gate
-from p2p.guards import NEGOTIATE_S, NoiseYamuxUpgrader, SilentHost
+from p2p.guards import NEGOTIATE_S, SilentHost
 from p2p.host_config import HostConfig
+from p2p.host_metrics import HostCounters
 from p2p.identity import key_pair, libp2p_id, peer_of
+from p2p.judge import Judge
 from p2p.kad_query import dialable
 from p2p.mdns import run_mdns
 from p2p.members_view import MembersView
 from p2p.muxed_stream import MuxedStream
+from p2p.muxing import NoiseYamuxUpgrader
+from p2p.ping import PING_PROTOCOL_ID, PingServer
 from p2p.pubsub import Gossip
 from p2p.services import Services
 from p2p.streams import Stream, StreamHandler
 from p2p.swarm import MeshSwarm, SwarmLimits
 from p2p.transport import TcpTransport, bind_all
+from telemetry.metrics import Metrics
 from wire.ids import PeerId, peer_text
 
 LOOK_EVERY_S: Final = 5.0
@@ -65,6 +70,7 @@ class Host:
     `introduce(peer, addresses)` is awaited when Kademlia would ask a device that is not connected
     or not admitted: it should connect, do the membership handshake and `admit`; or raise a
     NetworkError; or just return.
+    `judge` is told of offences, and connections of those that it bans are closed.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class Host:
         on_discovered: Callable[[PeerId, tuple[str, ...]], None] = lambda peer, addresses: None,
         on_moved: Callable[[tuple[str, ...]], None] = lambda addresses: None,
         introduce: Callable[[PeerId, tuple[str, ...]], Awaitable[None]] = _nobody_introduces,
+        judge: Judge | None = None,
+        counters: HostCounters | None = None,
     ) -> None:
         self._config = config
         self._listen = [parse_address(text) for text in config.listen]
@@ -86,6 +94,8 @@ class Host:
         self._on_moved = on_moved
         self._moved = trio.Event()  # set, and replaced, when our addresses have changed
         self._introduce = introduce
+        self._judge = judge or Judge()
+        self._counters = counters or HostCounters(Metrics())
         self._addresses: tuple[Address, ...] = ()
         self._gate = Gate()
         self._transport = TcpTransport(config.network_key)
@@ -110,8 +120,9 @@ class Host:
             names=protocol_names(config.dht_prefix),
             introduce=self._introduced,
         )
-        self._gossip = Gossip(self._members)
+        self._gossip = Gossip(self._members, self._judge)
         self._dht = Dht(self._members, self._gate)
+        self.serve(PING_PROTOCOL_ID, PingServer(self._judge).serve, members_only=False)
 
     def _new_swarm(self) -> MeshSwarm:
         config = self._config
@@ -121,7 +132,7 @@ class Host:
         noise = NoiseTransport(keys, noise_privkey=create_x25519_key_pair().private_key)
         limits = SwarmLimits(
             connections_max=config.connections_max,
-            connections_per_ip_max=config.connections_per_ip_max,
+            doorway=config.doorway,
             connections_per_peer_max=config.connections_per_peer_max,
             member_streams_max=config.member_streams_max,
             stranger_streams_max=config.stranger_streams_max,
@@ -131,10 +142,14 @@ class Host:
             peer_id=me,
             peerstore=self._peerstore,
             # Noise alone: libp2p's default would accept connections without encryption, too.
-            upgrader=NoiseYamuxUpgrader({NOISE_PROTOCOL: noise}, self._gate.is_admitted),
+            upgrader=NoiseYamuxUpgrader(
+                {NOISE_PROTOCOL: noise}, self._gate.is_admitted, self._judge
+            ),
             transport=self._transport,
             limits=limits,
             is_admitted=self._gate.is_admitted,
+            judge=self._judge,
+            counters=self._counters,
         )
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from p2p.doorway import DoorwaySettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class HostConfig:
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/0",)
     announce: tuple[str, ...] = ()
     connections_max: int = 64
-    connections_per_ip_max: int = 32
+    doorway: DoorwaySettings = field(default_factory=DoorwaySettings)
     connections_per_peer_max: int = 4
     member_streams_max: int = 128
     stranger_streams_max: int = 8

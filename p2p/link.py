@@ -14,15 +14,14 @@ from msgspec import Struct
 
 from p2p.errors import StreamBroken
 from p2p.framing import FrameReader
-from p2p.rate_limit import Rate, TokenBucket
+from p2p.judge import Judge, Pacer
+from p2p.rate_limit import Rate
 from p2p.send_queue import QueueLimits, SendQueue
 from p2p.streams import Stream
 from wire.codec import FRAME_BYTES_MAX
 from wire.errors import MalformedFrame
 from wire.ids import PeerId
 from wire.messages import Hello, Traffic
-
-TOKEN_BYTES = 16 * 1024
 
 
 class CarrySettings(Struct, frozen=True, kw_only=True):
@@ -31,8 +30,9 @@ class CarrySettings(Struct, frozen=True, kw_only=True):
     A link that is idle sends at once; else frames wait for company until `flush_bytes` are there or
     the oldest waited `flush_delay_s`: longer saves writes (1.2 ms of CPU each) and costs latency.
     A write that takes `write_timeout_s` per 64 KiB ends the link: the device does not read. A frame
-    costs a token of `receive_rate` for every 16 KiB begun; without tokens the link is read no
-    further until there are some, so that a flood slows down its sender alone.
+    costs a token of `receive_rate` for every 16 KiB begun, and one for eight signatures of records;
+    without tokens the link is read no further until there are some, so that a flood slows down its
+    sender alone. No honest device sends half as much: a full directory is some 1,750 tokens, once.
     """
 
     flush_delay_s: float = 0.003
@@ -40,7 +40,7 @@ class CarrySettings(Struct, frozen=True, kw_only=True):
     write_bytes_max: int = 64 * 1024
     write_timeout_s: float = 10.0
     close_timeout_s: float = 1.0
-    receive_rate: Rate = Rate(per_s=4_000, burst=8_000)
+    receive_rate: Rate = Rate(per_s=1_000, burst=2_000)
     queue: QueueLimits = QueueLimits()
 
 
@@ -67,7 +67,9 @@ class Link:
     farewell: bytes = b""  # the last frame before the stream closes
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     _patience: trio.CancelScope = field(default_factory=trio.CancelScope)
+    is_stalled: bool = False  # the device did not read what we sent
     _is_broken: bool = False
+    _pacer: Pacer | None = None
 
     def __post_init__(self) -> None:
         """Begin with an empty queue."""
@@ -77,6 +79,13 @@ class Link:
     def peer(self) -> PeerId:
         """Whose link this is."""
         return self.stream.peer
+
+    def pacer(self, judge: Judge) -> Pacer:
+        """Return what slows down the reading of this link."""
+        if self._pacer is None:
+            rate = self.settings.receive_rate
+            self._pacer = Pacer(rate, peer=self.peer, what="frames on a link", judge=judge)
+        return self._pacer
 
     def close(self, reason: str, *, farewell: bytes = b"") -> None:
         """End the link once what is queued is sent, within `close_timeout_s`."""
@@ -175,11 +184,8 @@ class Link:
         on_frame: Callable[[Link, bytes], Awaitable[None]],
         on_malformed: Callable[[Link, MalformedFrame], None],
     ) -> None:
-        bucket = TokenBucket(self.settings.receive_rate, now_s=trio.current_time())
         try:
             while (frame := await self.reader.receive()) is not None:
-                tokens = 1 + len(frame) // TOKEN_BYTES
-                await _pause(bucket.owe(tokens, now_s=trio.current_time()))
                 await on_frame(self, frame)
             self.queue.drop()
             self._end("the device closed the link", grace_s=0)
@@ -222,7 +228,7 @@ class Link:
             self._break(f"the link broke: {error}")
             return False
         if self._patience.cancelled_caught and not self._is_broken:
-            self.is_ours_to_end = True
+            self.is_ours_to_end = self.is_stalled = True
             self._break("the device does not read what we send")
         return not self._is_broken
 
@@ -237,8 +243,3 @@ class Link:
         while True:
             for traffic, is_congested in await self.queue.wait_for_notices():
                 await on_notice(self, traffic, is_congested)
-
-
-async def _pause(seconds: float) -> None:
-    if seconds:
-        await trio.sleep(seconds)

@@ -19,7 +19,9 @@ class LinkCounters:
             "meshd_frames_unknown_total", "Frames of newer peers, skipped"
         )
         self.malformed = metrics.counter("meshd_frames_malformed_total", "Frames not accepted")
-        self.banned = metrics.counter("meshd_peers_banned_total", "Bans for misbehaviour")
+        self.answered_too_often = metrics.counter(
+            "meshd_handshakes_refused_total", "Handshakes of peers that had enough of them"
+        )
         self.dropped = metrics.counter("meshd_frames_dropped_total", "Messages to full queues")
         self.unlinked = metrics.counter("meshd_frames_unlinked_total", "Messages to no linked peer")
         self.too_large = metrics.counter(

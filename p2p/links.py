@@ -14,16 +14,17 @@ import structlog
 import trio
 from msgspec import Struct
 
-from p2p.conduct import Conduct, ConductSettings
 from p2p.errors import NetworkError, StreamBroken
 from p2p.framing import FrameReader, framed
 from p2p.handshake import Handshake
 from p2p.hosting import StreamHost, dialable
+from p2p.judge import Judge
 from p2p.link import CarrySettings, Link
 from p2p.link_intake import Intake
 from p2p.link_metrics import LinkCounters
 from p2p.link_table import LinkTable
 from p2p.protocol_errors import LinkError, LinkLost, LinkNotAccepted, RefusedByPeer
+from p2p.rate_limit import Rate, RateTable
 from p2p.streams import Stream
 from telemetry.metrics import Metrics
 from wire.codec import FrameCodec
@@ -44,16 +45,18 @@ class LinkSettings(Struct, frozen=True, kw_only=True):
 
     A dial takes some six round trips: `dial_timeout_s` up to the open stream, and
     `handshake_timeout_s` after it. Two links to one peer within the sum of both are a race of two
-    dials; later, the peer has forgotten the older one.
+    dials; later, the peer has forgotten the older one. A handshake checks some ten signatures:
+    `handshake_rate` is each peer's, of `peers_count_max` peers.
     """
 
     links_count_max: int = 40
     dials_count_max: int = 16
     handshakes_count_max: int = 16
+    handshake_rate: Rate = Rate(per_s=1, burst=20)
+    peers_count_max: int = 1_024
     dial_timeout_s: float = 10.0
     handshake_timeout_s: float = 10.0
     carry: CarrySettings = CarrySettings()
-    conduct: ConductSettings = ConductSettings()
 
 
 class Links:
@@ -73,6 +76,7 @@ class Links:
         objection: Callable[[PeerId, Chain], LinkRefused | None],
         emit: Callable[[Event], Awaitable[None]],
         settings: LinkSettings,
+        judge: Judge,
         metrics: Metrics,
     ) -> None:
         self._host = host
@@ -82,14 +86,17 @@ class Links:
         self._emit = emit
         self._settings = settings
         self._counters = LinkCounters(metrics)
-        self._conduct = Conduct(settings.conduct)
+        self._judge = judge
+        self._handshakes = RateTable[PeerId](
+            settings.handshake_rate, count_max=settings.peers_count_max
+        )
         self._table = LinkTable(
             own=host.peer, race_s=settings.dial_timeout_s + settings.handshake_timeout_s
         )
         self._intake = Intake(
             codec=codec,
             table=self._table,
-            conduct=self._conduct,
+            judge=judge,
             counters=self._counters,
             emit=emit,
         )
@@ -159,7 +166,7 @@ class Links:
 
     def ban(self, peer: PeerId, *, for_s: float) -> None:
         """Neither dial nor answer `peer` for a while. A link that there is stays."""
-        self._conduct.ban(peer, for_s=for_s, now_s=trio.current_time())
+        self._judge.ban(peer, for_s=for_s)
 
     # Setting up
 
@@ -190,7 +197,7 @@ class Links:
             return f"{self._settings.links_count_max} links are open"
         if peer == self._host.peer:
             return "that is this device itself"
-        banned_s = self._conduct.banned_for_s(peer, now_s=trio.current_time())
+        banned_s = self._judge.banned_for_s(peer)
         if banned_s:
             return f"banned for another {banned_s:.0f} s: it sent what no device should"
         return None
@@ -234,8 +241,15 @@ class Links:
             self._installed is not None
             and peer not in self._answering
             and len(self._answering) < self._settings.handshakes_count_max
-            and not self._conduct.banned_for_s(peer, now_s=trio.current_time())
+            and not self._judge.is_banned(peer)
+            and self._may_greet_again(peer)
         )
+
+    def _may_greet_again(self, peer: PeerId) -> bool:
+        if self._handshakes.take(peer, now_s=trio.current_time()):
+            return True
+        self._counters.answered_too_often.increment()
+        return False
 
     async def _answer(self, stream: Stream) -> Link | None:
         reader = FrameReader(stream)
@@ -312,6 +326,8 @@ class Links:
             link.announced.set()
             intake = self._intake
             await link.run(intake.on_frame, intake.on_malformed, intake.on_notice)
+            if link.is_stalled:
+                intake.on_stalled(link)
             await self._end(link)
         finally:
             await self._forget(link)

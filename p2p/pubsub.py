@@ -12,16 +12,22 @@ from typing import Final
 
 import structlog
 import trio
+from google.protobuf.message import DecodeError
+from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.score import ScoreParams
+from libp2p.pubsub.validators import signature_validator
 
+from p2p.conduct import Offence
 from p2p.errors import ForeignKey, RecordTooLarge
+from p2p.gossip_intake import GossipIntake
 from p2p.guards import accepts
 from p2p.identity import peer_of
+from p2p.judge import Judge
 from p2p.members_view import MembersView
 from wire.ids import PeerId
 
@@ -29,6 +35,11 @@ PROTOCOL: Final = TProtocol("/meshsub/1.1.0")
 RECORD_BYTES_MAX: Final = 32 * 1024
 RPC_BYTES_MAX: Final = 64 * 1024
 TOPICS_PER_PEER_MAX: Final = 64
+# What a peer sends costs tokens of `p2p.gossip_intake`: a message that it passes on is one.
+OWN_MESSAGE_TOKENS: Final = 20  # a device publishes when it changed, which is seldom
+SUBSCRIPTION_TOKENS: Final = 10
+CONTROL_TOKENS: Final = 4
+CONTROL_TOKEN_BYTES: Final = 64  # more than the id of a message
 _RESTART_S: Final = 1.0
 
 log = structlog.get_logger()
@@ -37,9 +48,10 @@ log = structlog.get_logger()
 class Gossip:
     """One device's part of the mesh's topics."""
 
-    def __init__(self, members: MembersView) -> None:
-        self.router = _ContainedGossipSub()
-        self.pubsub = _ContainedPubsub(members, self.router)
+    def __init__(self, members: MembersView, judge: Judge) -> None:
+        intake = GossipIntake(judge)
+        self.router = _ContainedGossipSub(intake)
+        self.pubsub = _ContainedPubsub(members, self.router, intake)
         self._me = members.get_id()
 
     async def publish(self, topic: str, record: bytes) -> None:
@@ -97,7 +109,8 @@ class Gossip:
 class _ContainedPubsub(Pubsub):
     """Pubsub that no message can end: libp2p's raises on some that are wrongly signed."""
 
-    def __init__(self, members: MembersView, router: GossipSub) -> None:
+    def __init__(self, members: MembersView, router: GossipSub, intake: GossipIntake) -> None:
+        self._intake = intake
         super().__init__(
             members.as_host(),
             router,
@@ -128,8 +141,24 @@ class _ContainedPubsub(Pubsub):
             for topic in topics:
                 self.peer_topics.setdefault(topic, set()).add(peer_id)
 
+    async def continuously_read_stream(self, stream: INetStream) -> None:
+        """Read what a peer sends, as fast as it may send."""
+        peer = stream.muxed_conn.peer_id
+        try:
+            await super().continuously_read_stream(self._intake.paced(stream))
+        except DecodeError as error:
+            self._intake.blame(peer, Offence.MALFORMED, f"an RPC of gossip: {error}")
+            await stream.reset()
+
+    def handle_subscription(self, origin_id: ID, sub_message: rpc_pb2.RPC.SubOpts) -> None:
+        """Note that a peer subscribes to a topic, or no longer."""
+        self._intake.charge(origin_id, SUBSCRIPTION_TOKENS)
+        super().handle_subscription(origin_id, sub_message)
+
     async def push_msg(self, msg_forwarder: ID, msg: rpc_pb2.Message) -> None:
         """Take in one message, ours or another's."""
+        if msg_forwarder != self.my_id and not self._is_taken_from(msg_forwarder, msg):
+            return
         if len(msg.topicIDs) != 1 or len(msg.data) > RECORD_BYTES_MAX:
             return  # a message of several topics would enter those we know nothing about
         try:
@@ -140,11 +169,25 @@ class _ContainedPubsub(Pubsub):
         except Exception as error:  # noqa: BLE001 - one message's failure must not end the host
             log.warning("gossip.message_failed", peer_id=str(msg_forwarder), error=repr(error))
 
+    def _is_taken_from(self, forwarder: ID, msg: rpc_pb2.Message) -> bool:
+        """Say whether a message is news that may be looked at further: whoever passes one on has
+        checked its signature.
+        """
+        is_own_word = msg.from_id == forwarder.to_bytes()
+        self._intake.charge(forwarder, OWN_MESSAGE_TOKENS if is_own_word else 1)
+        if self._intake.is_banned(forwarder) or self._is_msg_seen(msg):
+            return False
+        if not accepts(lambda: signature_validator(msg)):
+            self._intake.blame(forwarder, Offence.FORGED, "a message of gossip")
+            return False
+        return True
+
 
 class _ContainedGossipSub(GossipSub):
     """GossipSub 1.1 with every option given: some defaults are far from the specification."""
 
-    def __init__(self) -> None:
+    def __init__(self, intake: GossipIntake) -> None:
+        self._intake = intake
         super().__init__(
             protocols=[PROTOCOL],  # 1.2 doubles the CPU of a delivery
             degree=4,
@@ -189,6 +232,12 @@ class _ContainedGossipSub(GossipSub):
         self.recent_peer_connections.clear()
         self.recent_peer_disconnections.clear()
         super().fanout_heartbeat()
+
+    async def handle_rpc(self, rpc: rpc_pb2.RPC, sender_peer_id: ID) -> None:
+        """Take in what a peer says about meshes and messages."""
+        tokens = CONTROL_TOKENS + rpc.control.ByteSize() / CONTROL_TOKEN_BYTES
+        self._intake.charge(sender_peer_id, tokens)
+        await super().handle_rpc(rpc, sender_peer_id)
 
     async def on_peer_subscribed(self, peer_id: ID, topic: str) -> None:
         """Greet a new subscriber; runs as a task of its own, so it is contained."""

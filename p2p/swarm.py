@@ -29,9 +29,12 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no t
 
 from p2p.addresses import Address
 from p2p.dialling import causes_of, race, unreachable, why
+from p2p.doorway import Doorway, DoorwaySettings
 from p2p.errors import PeerUnreachable
 from p2p.guards import NEGOTIATE_S, contained
+from p2p.host_metrics import HostCounters
 from p2p.identity import peer_of
+from p2p.judge import Judge
 from p2p.transport import TcpConnection, TcpTransport, dialling_with
 from wire.ids import peer_text
 
@@ -46,7 +49,7 @@ class SwarmLimits:
     """How much anybody may have of us; counts, and seconds."""
 
     connections_max: int
-    connections_per_ip_max: int
+    doorway: DoorwaySettings
     connections_per_peer_max: int
     member_streams_max: int
     stranger_streams_max: int
@@ -65,6 +68,8 @@ class MeshSwarm(Swarm):
         transport: TcpTransport,
         limits: SwarmLimits,
         is_admitted: Callable[[ID], bool],
+        judge: Judge,
+        counters: HostCounters,
     ) -> None:
         super().__init__(
             peer_id,
@@ -78,7 +83,9 @@ class MeshSwarm(Swarm):
         self._tcp = transport
         self._limits = limits
         self._is_admitted = is_admitted
-        self._inbound_per_ip: Counter[str] = Counter()
+        self._judge = judge
+        self._counters = counters
+        self._doorway = Doorway(limits.doorway)
         self._streams_per_peer: Counter[ID] = Counter()
         self._dialling: dict[ID, trio.Event] = {}
 
@@ -88,25 +95,33 @@ class MeshSwarm(Swarm):
         """Serve one accepted connection until it ends, and give back its place then."""
         assert isinstance(read_write_closer, TcpConnection)  # noqa: S101 - our transport is the only one
         ip = read_write_closer.remote.host
-        if self._inbound_per_ip[ip] >= self._limits.connections_per_ip_max:
-            log.warning("connection.refused", address=ip, reason="too many from one address")
-            await read_write_closer.close()
+        objection = self._doorway.objection(ip, now_s=trio.current_time())
+        if objection is not None:
+            self._counters.connections_refused.increment()
+            log.debug("connection.refused", address=ip, reason=objection)
+            self._note_failure(ip)
+            read_write_closer.abort()
             return
-        self._inbound_per_ip[ip] += 1
         try:
             await self._accept(read_write_closer, maddr)
         except Exception as error:  # noqa: BLE001 - a stranger's handshake must not end the host
+            self._counters.connections_failed.increment()
             log.info("connection.refused", address=ip, reason=why(error))
+            self._note_failure(ip)
         finally:
-            self._inbound_per_ip[ip] -= 1
-            if not self._inbound_per_ip[ip]:
-                del self._inbound_per_ip[ip]
+            self._doorway.left(ip)
             with trio.move_on_after(1, shield=True):
                 await read_write_closer.close()
 
+    def _note_failure(self, ip: str) -> None:
+        if self._doorway.on_failure(ip, now_s=trio.current_time()):
+            self._counters.addresses_banned.increment()
+            log.warning("address.banned", address=ip, reason="too many connections to no end")
+
     async def _accept(self, connection: TcpConnection, maddr: Multiaddr) -> None:
         muxed = await self.upgrade_inbound_raw_conn(RawConnection(connection, False), maddr)
-        peer_of(muxed.peer_id)  # refuses keys that are no Ed25519
+        if self._judge.is_banned(peer_of(muxed.peer_id)):
+            raise SwarmException("banned")
         if len(self.get_connections(muxed.peer_id)) > self._limits.connections_per_peer_max:
             raise SwarmException("too many connections from one peer")
         closed: trio.Event = muxed.event_closed  # type: ignore[attr-defined] # every Yamux has it
@@ -132,6 +147,7 @@ class MeshSwarm(Swarm):
             await stream.muxed_conn.close()
             return
         if self._streams_per_peer[peer] >= streams_max:
+            self._counters.streams_refused.increment()
             log.info("stream.refused", peer_id=str(peer), reason="too many streams")
             await stream.reset()
             return

@@ -36,6 +36,10 @@ _BACKLOG: Final = 128
 _dialled_with: ContextVar[int] = ContextVar("dialled_with", default=0)
 
 
+class PeerStalled(ConnectionClosedError):
+    """The peer took nothing from its socket for `WRITE_STALL_S`: the connection is closed."""
+
+
 class TcpConnection(ReadWriteCloser):
     """One TCP connection, in its private network. Writes either go out whole or end it.
 
@@ -132,7 +136,7 @@ class TcpConnection(ReadWriteCloser):
                     rest = rest[await self._stream.socket.send(rest) :]
         except trio.TooSlowError as error:
             self.abort()
-            raise ConnectionClosedError("the peer stopped reading", transport="tcp") from error
+            raise PeerStalled("the peer stopped reading", transport="tcp") from error
         except (OSError, trio.ClosedResourceError) as error:
             raise ConnectionClosedError("connection is closed", transport="tcp") from error
 

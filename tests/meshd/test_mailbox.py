@@ -9,9 +9,18 @@ import trio
 from support.cancelling import cancelled_at_each_await
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from meshd.mailbox import STALE_TIMERS_ENOUGH, WAITING_EVENTS_MAX, Durable, Item, Mailbox
+from meshd.mailbox import (
+    STALE_TIMERS_ENOUGH,
+    WAITING_EVENTS_MAX,
+    WAITING_OF_PEER_MAX,
+    Durable,
+    Item,
+    Mailbox,
+)
 from wire.effects import Trace
-from wire.events import Event, Listening, TimerDue
+from wire.events import Event, Listening, Received, TimerDue
+from wire.ids import PeerId
+from wire.messages import Heartbeat
 
 THEN = (Trace("durable", {}),)
 
@@ -240,3 +249,26 @@ async def test_a_cancelled_taker_takes_nothing_with_it(autojump_clock: MockClock
         async for was_cancelled in runs:
             assert was_cancelled == (not taken)
             assert mailbox.waiting_count + len(taken) == 1
+
+
+async def test_a_flood_of_one_peer_waits_and_the_message_of_another_does_not(
+    autojump_clock: MockClock,
+) -> None:
+    mailbox = Mailbox()
+    flooder, honest = PeerId(b"f" * 32), PeerId(b"h" * 32)
+
+    async def flood() -> None:
+        for number in range(100):
+            await mailbox.post(Received(flooder, Heartbeat(token=number)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(flood)
+        await wait_all_tasks_blocked()
+        assert mailbox.waiting_count == WAITING_OF_PEER_MAX
+        with trio.fail_after(1):
+            await mailbox.post(Received(honest, Heartbeat(token=1)))
+        taken = await take_all(mailbox)
+    senders = [event.peer for event in taken if isinstance(event, Received)]
+    assert senders.index(honest) == WAITING_OF_PEER_MAX
+    assert len(taken) == 101
+    assert not mailbox._waiting_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 
 import pytest
 import trio
@@ -12,8 +13,11 @@ from libp2p.utils.varint import encode_varint_prefixed
 from support.hosts import befriend, config, connect, running, until
 
 from p2p.errors import RecordTooLarge, StreamBroken
+from p2p.gossip_intake import GOSSIP_RATE, GossipIntake
 from p2p.host import Host
-from p2p.identity import libp2p_id
+from p2p.identity import libp2p_id, peer_of
+from p2p.judge import Judge
+from p2p.pubsub import OWN_MESSAGE_TOKENS, PROTOCOL, TOPICS_PER_PEER_MAX
 from wire.ids import PeerId
 
 TOPIC = "/meshd/test/joins"
@@ -160,14 +164,16 @@ def signed(author: Host, **changes: bytes) -> rpc_pb2.Message:
     return message
 
 
-async def test_hostile_messages_of_a_member_end_nothing() -> None:
-    alice, bob = Host(config(1)), Host(config(2))
+async def test_hostile_messages_of_a_member_end_nothing_but_its_welcome() -> None:
+    alice, bob, carol = Host(config(1)), Host(config(2)), Host(config(3))
     ear = Heard()
-    async with running(alice, bob), trio.open_nursery() as nursery:
+    async with running(alice, bob, carol), trio.open_nursery() as nursery:
         await befriend(alice, bob)
-        for host in (alice, bob):
+        await befriend(carol, bob)
+        for host in (alice, bob, carol):
             await nursery.start(host.subscribe, TOPIC, ear.validate, ear.deliver)
         await meshed(alice, bob)
+        await meshed(carol, bob)
         hostile = [
             signed(alice, signature=b"x" * 64),
             signed(alice, from_id=b"\x12\x20" + bytes(32), signature=b"x", key=b"\xff" * 9),
@@ -181,12 +187,88 @@ async def test_hostile_messages_of_a_member_end_nothing() -> None:
             await stream.write(encode_varint_prefixed(rpc.SerializeToString()))
         await stream.write(encode_varint_prefixed(b"\xff\xff no protobuf"))
         with trio.fail_after(10):
-            while not ear.records:  # bob gave up the stream, so the first ones are lost
-                await alice.publish(TOPIC, b"good")
+            while not ear.records:
+                await carol.publish(TOPIC, b"good")
                 await trio.sleep(0.1)
-        assert set(ear.records) == {(alice.peer, b"good")}
+        assert set(ear.records) == {(carol.peer, b"good")}
+        await until(lambda: bob.connected() == {carol.peer})  # two forgeries were too many
+        assert bob._judge.is_banned(alice.peer)
         assert len(bob._gossip.router.time_since_last_publish) <= 1
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        pytest.param(
+            rpc_pb2.RPC(
+                subscriptions=[
+                    rpc_pb2.RPC.SubOpts(subscribe=number % 2 == 0, topicid=f"t{number // 2}")
+                    for number in range(TOPICS_PER_PEER_MAX)
+                ]
+            ),
+            id="subscriptions",
+        ),
+        pytest.param(rpc_pb2.RPC(), id="nothing"),
+        pytest.param(
+            rpc_pb2.RPC(
+                control=rpc_pb2.ControlMessage(
+                    ihave=[rpc_pb2.ControlIHave(topicID=TOPIC, messageIDs=[b"x" * 40] * 20)]
+                )
+            ),
+            id="what somebody has",
+        ),
+    ],
+)
+async def test_a_flood_of_gossip_ends_in_a_ban_and_others_are_heard(
+    flood: rpc_pb2.RPC, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "libp2p")  # a line for each of a flood takes long
+    alice, bob, carol = Host(config(1)), Host(config(2)), Host(config(3))
+    ear = Heard()
+    async with running(alice, bob, carol), trio.open_nursery() as nursery:
+        await befriend(alice, bob)
+        await befriend(carol, bob)
+        for host in (bob, carol):
+            await nursery.start(host.subscribe, TOPIC, ear.validate, ear.deliver)
+        await meshed(carol, bob)
+        stream = await alice.open_stream(bob.peer, PROTOCOL)
+        rpcs = encode_varint_prefixed(flood.SerializeToString()) * 50
+
+        async def pour() -> None:
+            with contextlib.suppress(StreamBroken):
+                while True:
+                    await stream.send_all(rpcs)
+
+        nursery.start_soon(pour)
+        await until(lambda: bob._judge.is_banned(alice.peer))
+        assert len(bob._gossip.pubsub.peer_topics) <= TOPICS_PER_PEER_MAX + 1
+        await carol.publish(TOPIC, b"still here")
+        await until(lambda: ear.records == [(carol.peer, b"still here")])
+        nursery.cancel_scope.cancel()
+
+
+async def test_all_devices_of_a_large_mesh_at_once_are_no_flood() -> None:
+    intake = GossipIntake(judge := Judge())
+    sender = libp2p_id(Host(config(1)).peer)
+    began_s = trio.current_time()
+    for _ in range(3_000):
+        for _ in range(3):
+            await intake.before_read(sender)
+        intake.charge(sender, 1)
+    assert trio.current_time() - began_s < 5
+    assert not judge.is_banned(peer_of(sender))
+
+
+async def test_a_device_that_publishes_without_end_is_banned() -> None:
+    intake = GossipIntake(judge := Judge())
+    sender = libp2p_id(Host(config(1)).peer)
+    for _ in range(int(GOSSIP_RATE.burst / OWN_MESSAGE_TOKENS) + 100):
+        intake.charge(sender, OWN_MESSAGE_TOKENS)
+        await intake.before_read(sender)
+        if judge.is_banned(peer_of(sender)):
+            return
+    raise AssertionError("it went on")
 
 
 async def test_a_failing_heartbeat_is_followed_by_the_next(

@@ -51,7 +51,7 @@ async def test_another_or_no_network_key_is_refused_at_once(key: bytes | None) -
         for dialler, listener in ((alice, bob), (bob, alice)):
             with trio.fail_after(2), pytest.raises(WrongNetwork, match="network key"):
                 await dialler.connect(listener.peer, listener.addresses)
-        await until(lambda: not alice._swarm._inbound_per_ip and not bob._swarm._inbound_per_ip)
+        await until(lambda: not any(host._swarm._doorway.inside_count for host in (alice, bob)))
         assert not alice.connected()
         assert not bob.connected()
 

@@ -11,6 +11,7 @@ from support.meshes import Device, SmallMesh
 
 from p2p.framing import framed
 from p2p.hosting import StreamHost
+from p2p.judge import Judge
 from p2p.links import Links, LinkSettings
 from telemetry.metrics import Metrics
 from wire.codec import FrameCodec
@@ -76,6 +77,7 @@ class Linked:
             objection=self._objection,
             emit=self._emit,
             settings=settings or LinkSettings(),
+            judge=Judge(metrics=self.metrics),
             metrics=self.metrics,
         )
 

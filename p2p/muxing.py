@@ -1,0 +1,202 @@
+"""Yamux with bounds: how fast one connection is read, how much it may buffer, whole frames only.
+
+libp2p's answers every frame as fast as it comes, lets a peer ignore the windows it was given, and
+may be cancelled in the middle of a frame.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import trio
+from libp2p.abc import IMuxedConn, ISecureConn
+from libp2p.custom_types import TMuxerOptions, TProtocol, TSecurityOptions
+from libp2p.peer.id import ID
+from libp2p.protocol_muxer.exceptions import MultiselectClientError, MultiselectError
+from libp2p.stream_muxer.yamux.yamux import (
+    FLAG_SYN,
+    HEADER_SIZE,
+    TYPE_DATA,
+    TYPE_PING,
+    YAMUX_HEADER_FORMAT,
+    Yamux,
+)
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_PROTOCOL
+from libp2p.transport.exceptions import MuxerUpgradeFailure
+from libp2p.transport.upgrader import TransportUpgrader
+
+from p2p.conduct import Offence
+from p2p.dialling import causes_of
+from p2p.errors import ForeignKey
+from p2p.guards import NEGOTIATE_S
+from p2p.identity import peer_of
+from p2p.judge import Judge, Pacer
+from p2p.rate_limit import Rate
+from p2p.transport import PeerStalled
+from wire.ids import PeerId
+
+MEMBER_BUFFER_BYTES_MAX: Final = 8 << 20
+STRANGER_BUFFER_BYTES_MAX: Final = 1 << 20
+
+# A frame is a token, which is some 0.2 ms of CPU. A device that is linked and fetches as fast as it
+# can sends some 700 of them a second.
+MEMBER_RATE: Final = Rate(per_s=1_000, burst=4_000)
+STRANGER_RATE: Final = Rate(per_s=50, burst=500)
+_STREAM_TOKENS: Final = 20  # a new stream is negotiated: 5 ms
+_PING_TOKENS: Final = 4  # it is answered at once
+_TOKEN_BYTES: Final = 64 * 1024
+_STRAY_TOKEN_BYTES: Final = 16 * 1024  # of data that nobody reads
+_LAST_WORD_S: Final = 1.0  # how long a banned peer has to read why
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRules:
+    """What is known about the peer of a connection: whether it was let in, and how it behaves."""
+
+    peer: PeerId
+    is_admitted: Callable[[], bool]
+    judge: Judge
+
+    @property
+    def buffer_bytes_max(self) -> int:
+        """How many bytes of one connection may wait to be read."""
+        return MEMBER_BUFFER_BYTES_MAX if self.is_admitted() else STRANGER_BUFFER_BYTES_MAX
+
+
+class BoundedYamux(Yamux):
+    """One connection, read as `rules` say."""
+
+    def __init__(self, conn: ISecureConn, peer_id: ID, rules: PeerRules) -> None:
+        super().__init__(conn, peer_id, is_initiator=conn.is_initiator, on_close=_nothing)
+        self.secured_conn = cast(ISecureConn, _FramesOf(conn, self._on_header))
+        self._rules = rules
+        self._is_member = False
+        self._pacer = self._new_pacer(STRANGER_RATE)
+
+    def _new_pacer(self, rate: Rate) -> Pacer:
+        rules = self._rules
+        return Pacer(rate, peer=rules.peer, what="frames of Yamux", judge=rules.judge)
+
+    async def _on_header(self, header: bytes) -> None:
+        """Let the frame that begins with `header` in when its time has come, or end them all."""
+        rules = self._rules
+        if rules.is_admitted() is not self._is_member:
+            self._is_member = not self._is_member
+            self._pacer = self._new_pacer(MEMBER_RATE if self._is_member else STRANGER_RATE)
+        await self._pacer.pace(self._tokens(header))
+        if rules.judge.is_banned(rules.peer):
+            await trio.sleep(_LAST_WORD_S)
+            raise _Misbehaved("banned")
+
+    def _tokens(self, header: bytes) -> float:
+        """Return what a frame costs; end them all if it exceeds the window of its stream."""
+        kind, flags, stream_id, length = _parsed(header)
+        if kind == TYPE_PING:
+            return _PING_TOKENS
+        if flags & FLAG_SYN:
+            return _STREAM_TOKENS
+        if kind != TYPE_DATA:
+            return 1
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            return 1 + length / _STRAY_TOKEN_BYTES
+        if length > stream.recv_window:
+            rules = self._rules
+            rules.judge.blame(rules.peer, Offence.MALFORMED, "more than the window of a stream")
+            raise _Misbehaved("more than the window of a stream")
+        return 1 + length / _TOKEN_BYTES
+
+    async def _read_data_body(self, length: int) -> bytes:
+        buffered = sum(len(buffer) for buffer in self.stream_buffers.values())
+        if buffered + length > self._rules.buffer_bytes_max:
+            # The one error that makes libp2p close the connection from here.
+            raise trio.TooSlowError
+        return await super()._read_data_body(length)
+
+    async def _write_frame(self, data: bytes) -> None:
+        # A frame larger than a Noise message is two writes; between them nobody may be cancelled.
+        async with self._write_lock:
+            with trio.CancelScope(shield=True):
+                await self._write(data)
+        await trio.lowlevel.checkpoint()
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await self.secured_conn.write(data)
+        except Exception as error:
+            if any(isinstance(cause, PeerStalled) for cause in causes_of(error)):
+                self._rules.judge.blame(self._rules.peer, Offence.STALLED, "a full socket")
+            raise
+
+
+def _parsed(header: bytes) -> tuple[int, int, int, int]:
+    """Return type, flags, stream id and length of a frame."""
+    _, kind, flags, stream_id, length = struct.unpack(YAMUX_HEADER_FORMAT, header)
+    return kind, flags, stream_id, length
+
+
+class _FramesOf:
+    """A connection that shows the header of each frame before anybody acts on it."""
+
+    def __init__(self, conn: ISecureConn, on_header: Callable[[bytes], Awaitable[None]]) -> None:
+        self._conn = conn
+        self._on_header = on_header
+        self._header = b""
+        self._body_bytes_left = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._conn, name)
+
+    async def read(self, n: int | None = None) -> bytes:
+        received = await self._conn.read(n)
+        if self._body_bytes_left:
+            self._body_bytes_left -= len(received)
+            return received
+        self._header += received
+        if len(self._header) >= HEADER_SIZE:
+            header, self._header = self._header, b""
+            kind, _, _, length = _parsed(header)
+            self._body_bytes_left = length if kind == TYPE_DATA else 0
+            await self._on_header(header)
+        return received
+
+
+class _Misbehaved(Exception):
+    """The connection is over: libp2p closes it on any error of reading a header."""
+
+
+async def _nothing() -> None:
+    """Stand in until the swarm sets its own `on_close`."""
+
+
+class NoiseYamuxUpgrader(TransportUpgrader):
+    """Secures and multiplexes connections with what it is given, and our bounded Yamux."""
+
+    def __init__(
+        self,
+        secure_transports: TSecurityOptions,
+        is_admitted: Callable[[ID], bool],
+        judge: Judge,
+    ) -> None:
+        muxers: TMuxerOptions = {TProtocol(YAMUX_PROTOCOL): Yamux}
+        super().__init__(secure_transports, muxers, NEGOTIATE_S)
+        self._is_admitted = is_admitted
+        self._judge = judge
+
+    async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
+        """Negotiate Yamux. Raises MuxerUpgradeFailure.
+
+        libp2p's own version ignores the class it negotiated and builds its unbounded Yamux.
+        """
+        try:
+            peer = peer_of(peer_id)
+            await self.muxer_multistream.select_transport(conn)
+        except ForeignKey as error:
+            raise MuxerUpgradeFailure(str(error)) from error
+        except (MultiselectError, MultiselectClientError) as error:
+            raise MuxerUpgradeFailure("the peer does not speak Yamux") from error
+        rules = PeerRules(peer, lambda: self._is_admitted(peer_id), self._judge)
+        return BoundedYamux(conn, peer_id, rules)

@@ -1,0 +1,95 @@
+"""Which connections one address may have, begin and fail."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p.doorway import ADDRESSES_MAX, Doorway, DoorwaySettings
+from p2p.rate_limit import Rate
+
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+SETTINGS = DoorwaySettings(
+    connections_max=3,
+    entry_rate=Rate(per_s=1, burst=5),
+    failure_rate=Rate(per_s=1, burst=4),
+    ban_s=60,
+)
+
+
+def test_an_address_has_so_many_connections_at_once_and_others_are_not_concerned() -> None:
+    doorway = Doorway(SETTINGS)
+    assert [doorway.objection(HERE, now_s=0) for _ in range(3)] == [None] * 3
+    assert "too many" in (doorway.objection(HERE, now_s=0) or "")
+    assert doorway.objection(THERE, now_s=0) is None
+    doorway.left(HERE)
+    assert doorway.objection(HERE, now_s=0) is None
+    assert doorway.inside_count == 4
+
+
+def test_an_address_begins_so_many_connections_in_a_time() -> None:
+    doorway = Doorway(SETTINGS)
+    for _ in range(5):
+        assert doorway.objection(HERE, now_s=0) is None
+        doorway.left(HERE)
+    assert "too often" in (doorway.objection(HERE, now_s=0) or "")
+    assert doorway.inside_count == 0
+    assert doorway.objection(HERE, now_s=1) is None
+
+
+def test_connections_that_lead_to_nothing_end_in_a_ban_of_their_address_that_ends() -> None:
+    doorway = Doorway(SETTINGS)
+    assert doorway.objection(HERE, now_s=0) is None
+    assert [doorway.on_failure(HERE, now_s=0) for _ in range(6)] == [False] * 4 + [True, False]
+    assert doorway.objection(HERE, now_s=59) == "banned"
+    assert doorway.objection(THERE, now_s=59) is None
+    assert doorway.inside_count == 2, "what stands stays"
+    assert doorway.objection(HERE, now_s=60) is None
+
+
+def test_a_household_with_an_old_key_is_not_banned() -> None:
+    doorway = Doorway(DoorwaySettings())
+    assert not any(doorway.on_failure(HERE, now_s=second) for second in range(100_000))
+
+
+def test_an_ipv6_subscriber_is_one_address() -> None:
+    doorway = Doorway(SETTINGS)
+    for number in range(3):
+        assert doorway.objection(f"2001:db8:0:1::{number}", now_s=0) is None
+    assert doorway.objection("2001:db8:0:1:ffff::9", now_s=0) is not None
+    assert doorway.objection("2001:db8:0:2::1", now_s=0) is None
+    doorway.left("2001:db8:0:1::1")
+    assert doorway.objection("2001:db8:0:1::1", now_s=0) is None
+
+
+def test_more_addresses_than_are_remembered_get_nothing_until_others_are_quiet() -> None:
+    doorway = Doorway(SETTINGS)
+    ips = [f"10.0.{number >> 8}.{number & 255}" for number in range(ADDRESSES_MAX + 1)]
+    for ip in ips[:-1]:
+        assert doorway.objection(ip, now_s=0) is None
+    assert doorway.objection(ips[-1], now_s=0) is not None
+    assert doorway.objection(ips[-1], now_s=2) is None
+
+
+def test_bans_of_more_addresses_than_are_remembered_forget_the_oldest() -> None:
+    doorway = Doorway(SETTINGS)
+    ips = [f"10.0.{number >> 8}.{number & 255}" for number in range(ADDRESSES_MAX + 1)]
+    for now_s, ip in enumerate(ips):
+        banned = [doorway.on_failure(ip, now_s=now_s / 100) for _ in range(5)]
+        assert any(banned)
+    assert not doorway.is_banned(ips[0], now_s=11)
+    assert all(doorway.is_banned(ip, now_s=11) for ip in ips[1:])
+
+
+@given(st.lists(st.tuples(st.sampled_from([HERE, THERE]), st.booleans()), max_size=40))
+def test_places_are_neither_lost_nor_made(moves: list[tuple[str, bool]]) -> None:
+    doorway = Doorway(SETTINGS)
+    inside: list[str] = []
+    for ip, comes in moves:
+        if comes and doorway.objection(ip, now_s=0) is None:
+            inside.append(ip)
+        elif not comes and ip in inside:
+            inside.remove(ip)
+            doorway.left(ip)
+        assert doorway.inside_count == len(inside)
+        assert inside.count(ip) <= SETTINGS.connections_max

@@ -1,0 +1,145 @@
+"""What one connection may ask of us below its streams."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import trio
+from libp2p.io.exceptions import IOException
+from libp2p.network.connection.exceptions import RawConnError
+from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, TYPE_DATA, TYPE_PING, YAMUX_HEADER_FORMAT
+from support.hosts import befriend, config, connect, echo, receive_exactly, running, until
+
+from p2p.errors import StreamBroken
+from p2p.guards import WINDOW_BYTES_MAX
+from p2p.host import Host
+from p2p.identity import libp2p_id
+from p2p.judge import Judge
+from p2p.muxing import STRANGER_RATE, BoundedYamux
+from p2p.ping import PING_BYTES, PING_PROTOCOL_ID, PING_RATE
+from p2p.streams import Stream
+from telemetry.metrics import Metrics
+
+ECHO = "/test/echo/1"
+PING = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_PING, FLAG_SYN, 0, 7)
+
+
+def muxed(host: Host, other: Host) -> BoundedYamux:
+    (connection,) = host._swarm.live_connections(libp2p_id(other.peer))
+    found = connection.muxed_conn
+    assert isinstance(found, BoundedYamux)
+    return found
+
+
+async def pour(connection: BoundedYamux, frames: bytes) -> None:
+    """Send frames until the other side has had enough."""
+    with trio.fail_after(10):
+        while not connection.is_closed:
+            try:
+                await connection._write_frame(frames)
+            except (IOException, RawConnError):
+                return
+            await trio.sleep(0.01)
+
+
+async def test_a_flood_of_frames_ends_in_a_ban_within_five_seconds() -> None:
+    metrics = Metrics()
+    alice, bob = Host(config(1)), Host(config(2), judge=Judge(metrics=metrics))
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pour, muxed(alice, bob), PING * 100)
+            with trio.fail_after(5):
+                await until(lambda: bob._judge.is_banned(alice.peer))
+        await until(lambda: not bob.connected())
+        assert metrics.snapshot()["meshd_peers_flooded_total"] == 2
+        await connect(alice, bob)  # a banned peer is known by its handshake, and let go
+        await until(lambda: not alice.connected() and not bob.connected())
+
+
+async def test_a_flood_of_one_peer_does_not_concern_another() -> None:
+    alice, bob, carol = Host(config(1)), Host(config(2)), Host(config(3))
+    bob.serve(ECHO, echo, members_only=True)
+    async with running(alice, bob, carol):
+        await befriend(alice, bob)
+        await befriend(carol, bob)
+        stream = await carol.open_stream(bob.peer, ECHO)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pour, muxed(alice, bob), PING * 100)
+            while not bob._judge.is_banned(alice.peer):
+                with trio.fail_after(1):
+                    await stream.send_all(b"x")
+                    assert await receive_exactly(stream, 1) == b"x"
+                await trio.sleep(0.05)
+        assert carol.peer in bob.connected()
+
+
+async def test_a_stranger_opens_few_streams() -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+    bob.serve(ECHO, echo, members_only=False)
+    async with running(alice, bob):
+        await connect(alice, bob)
+        opened = 0
+        with trio.move_on_after(1), contextlib.suppress(StreamBroken):
+            while True:
+                stream = await alice.open_stream(bob.peer, ECHO)
+                await stream.aclose()
+                opened += 1
+        assert 0 < opened <= STRANGER_RATE.burst / 20
+
+
+async def test_a_frame_beyond_the_window_of_its_stream_is_an_offence_and_the_end() -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+
+    async def never_read(stream: Stream) -> None:
+        await trio.sleep_forever()
+
+    bob.serve(ECHO, never_read, members_only=True)
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        stream = await alice.open_stream(bob.peer, ECHO)
+        stream_id = stream._yamux.stream_id  # type: ignore[attr-defined] # of MuxedStream
+        header = struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, stream_id, 60_000)
+        for _ in range(5):
+            with trio.move_on_after(1):
+                await muxed(alice, bob)._write_frame(header + bytes(60_000))
+        await until(lambda: not bob.connected())
+        assert not bob._judge.is_banned(alice.peer), "once is not enough"
+
+
+async def test_a_fast_stream_gets_no_more_than_the_window_that_we_allow() -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+    received = 0
+
+    async def swallow(stream: Stream) -> None:
+        nonlocal received
+        while part := await stream.receive_some():
+            received += len(part)
+
+    bob.serve(ECHO, swallow, members_only=True)
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        stream = await alice.open_stream(bob.peer, ECHO)
+        with trio.fail_after(20):
+            await stream.send_all(bytes(16 << 20))
+        windows = [one.target_recv_window for one in muxed(bob, alice).streams.values()]
+        assert max(windows) <= WINDOW_BYTES_MAX
+        await until(lambda: received == 16 << 20)
+        assert not bob._judge.is_banned(alice.peer)
+
+
+async def test_pings_are_answered_and_a_flood_of_them_is_a_ban() -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+    async with running(alice, bob):
+        await connect(alice, bob)
+        stream = await alice.open_stream(bob.peer, PING_PROTOCOL_ID)
+        for number in range(20):
+            payload = bytes([number]) * PING_BYTES
+            await stream.send_all(payload[:7])
+            await stream.send_all(payload[7:])
+            assert await receive_exactly(stream, PING_BYTES) == payload
+        pings = int(PING_RATE.burst + 2 * PING_RATE.per_s)
+        with trio.fail_after(5):
+            await stream.send_all(bytes(PING_BYTES * pings))
+            await until(lambda: bob._judge.is_banned(alice.peer))
