@@ -42,7 +42,9 @@ def house(daemons: Daemons) -> Device:
         "subscriptions",
         "big_frames",
         "heartbeats",
-        "connections",  # the last: it bans the attackers' address
+        "connections",
+        "slow_dials",
+        "garbage",
     ],
 )
 async def test_an_attacker_is_banned_and_an_honest_member_does_not_notice(

@@ -1,7 +1,7 @@
 """Devices that attack one daemon, each kind in a process of its own, bounded in rate and time.
 
-An invitation comes on standard input; a line of JSON says what came of it. They come from an
-address of loopback that no honest device has, 127.0.0.2.
+An invitation comes on standard input; a line of JSON says what came of it. Each kind comes from an
+address of loopback of its own, 127.0.1.x, since an attacker's address is banned as well in the end.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ from wire.messages import LINK_PROTOCOL, Heartbeat, Hello, RecordsGiven, Records
 from wire.records import Record, RecordKind
 from wire.signed import Signed, sign
 
-ATTACKERS_IP = "127.0.0.2"
 MESSAGES_PER_S = 10_000
 BURST_COUNT = 100  # messages in one write
 CONNECTIONS_COUNT = 500
@@ -51,6 +50,7 @@ class Attack:
 
     invitation: Invitation
     seconds: float
+    ip: str
     started_s: float = 0
     sent_count: int = 0
     refused_count: int = 0
@@ -133,7 +133,7 @@ async def _from_outside(attack: Attack, say: bytes, count: int) -> None:
         while True:
             try:
                 stream = await trio.open_tcp_stream(
-                    address.host, address.port, local_address=ATTACKERS_IP
+                    address.host, address.port, local_address=attack.ip
                 )
             except OSError:
                 attack.note_refused()
@@ -408,9 +408,9 @@ def main() -> None:
     """Attack as told by the arguments: the kind, and for how many seconds."""
     kind, seconds = sys.argv[1], float(sys.argv[2])
     invitation = invitation_from_text(sys.stdin.readline().strip(), Ed25519Verifier())
-    attack = Attack(invitation, seconds)
+    attack = Attack(invitation, seconds, ip=f"127.0.1.{1 + list(KINDS).index(kind)}")
     open_tcp_stream = trio.open_tcp_stream
-    trio.open_tcp_stream = functools.partial(open_tcp_stream, local_address=ATTACKERS_IP)
+    trio.open_tcp_stream = functools.partial(open_tcp_stream, local_address=attack.ip)
     trio.run(KINDS[kind], attack)
     print(json.dumps(attack.report()))  # noqa: T201 - what the parent waits for
 
