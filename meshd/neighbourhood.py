@@ -114,6 +114,7 @@ class Neighbourhood:
             is_removed=self.is_removed,
             is_void=self._is_void,
             is_needed=lambda peer: self.overlay.is_needed(peer),
+            is_dead=self.is_dead,
             members_max=settings.members_max,
         )
         self.directory.introduce(self.own, chain)
@@ -142,6 +143,7 @@ class Neighbourhood:
             directory=self.directory,
             links=self.links,
             rng=rng,
+            is_dead=self.is_dead,
             links_max=settings.links_max,
             dials_max=settings.dials_max,
         )
@@ -356,6 +358,10 @@ class Neighbourhood:
     def is_removed(self, peer: PeerId) -> bool:
         """Say whether another device is out of the mesh."""
         return self.removals.is_removed(peer) and peer != self.own
+
+    def is_dead(self, peer: PeerId) -> bool:
+        """Say whether the mesh holds another device for dead."""
+        return self.verdicts.is_dead(peer, now_us=self._device.now_us)
 
     def on_remove(self, request: int, remove: Remove, subject: PeerId) -> list[Effect]:
         """Put a device out of the mesh; the person hears of it when it is durable."""

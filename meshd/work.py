@@ -307,6 +307,7 @@ class Work:
             is_linked=peer in neighbours.links,
             is_executor=member.may(Role.EXECUTOR),
             has_left=member.has_left,
+            is_dead=neighbours.is_dead(peer),
             capabilities=member.capabilities,
             node_type=None if presence is None else presence.node_type,
             engine_profiles=() if presence is None else presence.engine_profiles,

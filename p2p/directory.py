@@ -111,6 +111,7 @@ class Directory:
     is_removed: Callable[[PeerId], bool]
     is_void: Callable[[Chain], bool] = lambda _: False
     is_needed: Callable[[PeerId], bool] = lambda _: False
+    is_dead: Callable[[PeerId], bool] = lambda _: False
     members_max: int = MEMBERS_MAX
     revision: int = 0  # rises with every record that is taken in or dropped
     roster_revision: int = 0  # rises with every member that comes or goes, and every presence
@@ -266,11 +267,13 @@ class Directory:
         return None if member is None else member.records.get(kind)
 
     def providers(self, capabilities: frozenset[str]) -> list[Member]:
-        """Return the members that provide all `capabilities` and have not left."""
+        """Return the members that provide all `capabilities`, and have not left or died."""
         return [
             member
             for member in self._members.values()
-            if capabilities <= member.capabilities and not member.has_left
+            if capabilities <= member.capabilities
+            and not member.has_left
+            and not self.is_dead(member.peer)
         ]
 
     def _owner_of(self, record: Record, chain: Chain | None) -> Member | None:

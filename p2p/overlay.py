@@ -3,9 +3,9 @@
 With up to `links_max` others everybody links to everybody. In a larger mesh a device links to its
 two nearest on each side of the ring of ids, which alone connects the mesh, and dials random others
 until half of what is left is used; the other half is for those who dial it, or nobody would find
-room. Devices that left or cannot be reached lose their place to the next, so that the ring closes
-over them, and one of them is tried every second. When one answers, the network may have healed: all
-are tried anew; so is whoever says anew where it is.
+room. Devices that left, died or cannot be reached lose their place to the next, so that the ring
+closes over them, and one of them is tried every second. When one answers, the network may have
+healed: all are tried anew; so is whoever says anew where it is.
 
 Who has no link at all tries everybody it remembers, one after another: where all were down and
 moved, one that did not move is the only one to be found. To that one all come at once, so a device
@@ -16,7 +16,7 @@ learn from it where everybody is.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice, zip_longest
 from random import Random
@@ -72,6 +72,7 @@ class Overlay:
     directory: Directory
     links: dict[PeerId, object]  # shared with the node; only its keys are read
     rng: Random
+    is_dead: Callable[[PeerId], bool] = lambda _: False
     links_max: int = LINKS_MAX
     dials_max: int = DIALS_MAX
     book: AddressBook = field(default_factory=AddressBook)
@@ -142,7 +143,8 @@ class Overlay:
         self._is_word_heard = True
         self.redials.on_linked(peer)
         is_first = not (self.links.keys() - {peer})
-        if (is_first or self.redials.is_doubtful(peer)) and self._is_heal_due(now_us):
+        was_lost = is_first or self.redials.is_doubtful(peer) or self.is_dead(peer)
+        if was_lost and self._is_heal_due(now_us):
             self._healed_us = now_us
             self.redials.forgive_all_but(peer)
         effects: list[Effect] = []
@@ -299,8 +301,9 @@ class Overlay:
         return missing
 
     def _forlorn(self, near: list[PeerId], *, now_us: int) -> list[PeerId]:
-        """Return one of those that lost their place because they left or did not answer."""
-        lost = dict.fromkeys((*self._known.left, *self.redials.doubtful()))
+        """Return one of those that lost their place because they left, died or did not answer."""
+        dead = filter(self.is_dead, self._known.ring)
+        lost = dict.fromkeys((*self._known.left, *self.redials.doubtful(), *dead))
         due = [peer for peer in lost if peer not in near and self._may_dial(peer, now_us=now_us)]
         return [self.rng.choice(due)] if due else []
 
@@ -360,9 +363,8 @@ class Overlay:
 
     def _is_expected(self, peer: PeerId) -> bool:
         """Say whether a device would keep its place on the ring."""
-        return (peer in self.links or self._is_hopeful(peer)) and not self.directory.is_removed(
-            peer
-        )
+        is_linked = peer in self.links and not self.is_dead(peer)
+        return (is_linked or self._is_hopeful(peer)) and not self.directory.is_removed(peer)
 
     def _is_wanted(self, peer: PeerId) -> bool:
         """Say whether anybody would dial a device, or does, or is linked with it."""
@@ -376,6 +378,7 @@ class Overlay:
             self._has_address(peer)
             and not self._has_left(peer)
             and not self.redials.is_doubtful(peer)
+            and not self.is_dead(peer)
         )
 
     def _is_brief(self, peer: PeerId, *, now_us: int) -> bool:

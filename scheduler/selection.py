@@ -29,6 +29,7 @@ class Exclusion(enum.StrEnum):
 
     NOT_EXECUTOR = "not_executor"
     HAS_LEFT = "has_left"
+    DEAD = "dead"
     NOT_LINKED = "not_linked"
     CAPABILITY_MISSING = "capability_missing"
     NODE_TYPE = "node_type"
@@ -65,6 +66,7 @@ class Candidate:
     is_linked: bool
     is_executor: bool
     has_left: bool
+    is_dead: bool = False  # to the mesh: enough of its observers do not hear it
     capabilities: frozenset[str]
     node_type: str | None
     engine_profiles: tuple[str, ...]
@@ -105,6 +107,7 @@ def exclusion(contract: Contract, candidate: Candidate) -> tuple[Exclusion, str]
             f"it runs {' '.join(candidate.engine_profiles) or 'no engine'}",
         ),
         (candidate.has_left, Exclusion.HAS_LEFT, "it said goodbye"),
+        (candidate.is_dead, Exclusion.DEAD, "its observers do not hear it"),
         (
             not (candidate.is_linked or candidate.is_self),
             Exclusion.NOT_LINKED,

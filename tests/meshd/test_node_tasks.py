@@ -375,7 +375,7 @@ def test_a_task_whose_device_is_missing_says_so(mesh: TaskMesh) -> None:
     (view,) = mesh.views(submitter, accepted)
 
     assert view.state == "pending"
-    assert view.reason == "no device is eligible now: 2 capability_missing, 1 not_linked"
+    assert view.reason == "no device is eligible now: 2 capability_missing, 1 dead"
 
 
 def test_a_capability_that_nobody_has_is_refused_with_who_came_closest(mesh: TaskMesh) -> None:

@@ -340,6 +340,15 @@ def test_providers_are_those_who_provide_everything_and_have_not_left(
     assert [member.peer for member in directory.providers(frozenset(wanted))] == expected
 
 
+def test_the_dead_provide_nothing_until_they_are_back() -> None:
+    directory = directory_of(MESH, OWN)
+    directory.merge(capabilities_of(OTHERS[0], "cpu:1"), OTHERS[0].chain, now_us=1)
+    wanted = frozenset({"cpu:1"})
+    assert [member.peer for member in directory.providers(wanted)] == [OTHERS[0].peer]
+    directory.is_dead = {OTHERS[0].peer}.__contains__
+    assert directory.providers(wanted) == []
+
+
 def test_every_change_raises_the_revision_and_nothing_else_does() -> None:
     directory = directory_of(MESH, OWN)
     before = directory.revision

@@ -27,6 +27,7 @@ from p2p.overlay import (
     CROWDED_REVIEW_US,
     DIAL_US_MAX,
     DIALS_FOR_WORK_SHARE,
+    HEAL_EVERY_US,
     NEAR_EACH_SIDE,
     REVIEW_SOON_US,
     SWEEP_EVERY_US,
@@ -64,6 +65,7 @@ class Bench:
     links_max: int = 24
     dials_max: int = 16
     removed: set[PeerId] = field(default_factory=set)
+    dead: set[PeerId] = field(default_factory=set)
     now_us: int = 0
 
     def __post_init__(self) -> None:
@@ -74,6 +76,7 @@ class Bench:
             directory=self.directory,
             links={},
             rng=random.Random(1),
+            is_dead=self.dead.__contains__,
             links_max=self.links_max,
             dials_max=self.dials_max,
         )
@@ -367,6 +370,40 @@ def test_the_first_device_that_answers_again_has_all_others_tried_at_once() -> N
             bench.fail(peer)
     bench.link(everybody[1], is_outbound=False)
     assert bench.dialled() == [], "but not at every return"
+
+
+def test_the_dead_lose_their_place_to_the_next_and_one_of_them_is_tried_each_second() -> None:
+    bench = Bench(links_max=6)
+    bench.know(*OTHERS)
+    above = sorted(device.peer for device in OTHERS if device.peer > OWN.peer)
+    ring = above + sorted(device.peer for device in OTHERS if device.peer < OWN.peer)
+    bench.dead |= {ring[0], ring[1], ring[-1]}
+    bench.link(ring[0])  # dead to the mesh, and still linked
+    bench.link(ring[10])
+    dialled = bench.dialled()
+    assert {ring[2], ring[3], ring[-2], ring[-3]} <= set(dialled)
+    assert len(bench.dead & set(dialled)) == 1, "one is tried"
+    for peer in dialled:
+        if peer in bench.dead:
+            bench.fail(peer)
+        else:
+            bench.link(peer)
+    [tried] = bench.dialled()
+    assert tried in bench.dead - {ring[0]}
+
+
+def test_the_first_of_the_dead_that_answers_has_all_others_tried_at_once() -> None:
+    bench = Bench(links_max=30)
+    bench.know(*OTHERS[:8])
+    bench.link(PEER.peer)
+    bench.now_us += HEAL_EVERY_US
+    bench.overlay.on_review_due(now_us=bench.now_us)
+    everybody = sorted(device.peer for device in OTHERS[:8])
+    for peer in everybody:
+        bench.fail(peer)
+    bench.dead |= set(everybody)
+    bench.link(everybody[0], is_outbound=False)
+    assert sorted(bench.dialled(after_us=1)) == everybody[1:], "without waiting out a backoff"
 
 
 # --- leaving, removal, coming back ----------------------------------------------------------

@@ -28,6 +28,7 @@ def contract(**changes: object) -> Contract:
         ({"engine_profiles": ("old/1",)}, Exclusion.ENGINE_PROFILE, "it runs old/1"),
         ({"engine_profiles": ()}, Exclusion.ENGINE_PROFILE, "it runs no engine"),
         ({"has_left": True}, Exclusion.HAS_LEFT, "it said goodbye"),
+        ({"is_dead": True}, Exclusion.DEAD, "its observers do not hear it"),
         ({"is_linked": False}, Exclusion.NOT_LINKED, "no link to it now"),
         (
             {"allows_work": False, "breaker": BreakerState.OPEN},
