@@ -72,10 +72,12 @@ class Shrinker:
         while best != before and not self._is_spent:
             before = best
             best = self._with_fewer_steps(best)
+            steps_count = len(best.steps)
             for edit in edits_of(best):
-                if self._is_spent:
-                    break
                 best = self._edited(best, edit)
+                # A device that left may have taken steps with it: the places are others now.
+                if self._is_spent or len(best.steps) != steps_count:
+                    break
         return Shrunk(best, self.runs_count, is_minimal=not self._is_spent)
 
     def _until(self, plan: Plan, broke_at_us: int) -> Plan:

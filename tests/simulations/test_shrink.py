@@ -106,6 +106,23 @@ def test_shrinking_is_the_same_every_time() -> None:
     assert shrink(plan, breaks) == shrink(plan, breaks)
 
 
+def test_steps_that_leave_with_their_device_do_not_confuse_the_edits_that_follow() -> None:
+    steps = (
+        do.Submit(at_us=1_000_000, node=2, work_us=700_000),
+        do.Crash(at_us=2_000_000, who=0, restart_after_us=300_000),
+    )
+    plan = Plan(seed=7, node_count=3, steps=steps)
+
+    def breaks(candidate: Plan) -> bool:
+        kinds = {type(step) for step in candidate.steps}
+        return do.Crash in kinds and (do.Submit in kinds or candidate.node_count < 3)
+
+    shrunk = shrink(plan, breaks).plan
+    assert [type(step) for step in shrunk.steps] == [do.Crash]
+    assert shrunk.node_count == 1
+    assert shrunk.steps[0] == do.Crash(at_us=0, who=0, restart_after_us=0)
+
+
 def test_shrinking_ends_at_its_bound_with_the_smallest_plan_so_far() -> None:
     plan = breaks_after_a_restart()
     shrunk = shrink(plan, lambda candidate: len(candidate.steps) > 4, runs_max=6)
