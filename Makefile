@@ -17,7 +17,7 @@ INTEROP_STAMP := tests/interop/node_modules/.setup-done
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership bench-agents demo lock clean
+.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership bench-agents bench-hostile demo lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -73,6 +73,9 @@ bench-membership: $(STAMP)  ## Compare membership with SWIM + Lifeguard, simulat
 
 bench-agents: $(STAMP) build/serf/usr/bin/serf  ## Compare twenty real daemons with twenty of Serf's agents, on loopback
 	$(RUN) benchmarks.membership.serf --serf build/serf/usr/bin/serf
+
+bench-hostile: $(STAMP)  ## Attack a real daemon in each way for a minute; print what an honest member noticed
+	PYTHONPATH=tests $(RUN) benchmarks.hostile
 
 # Unpacked, not installed: Debian's package starts an agent that listens everywhere.
 build/serf/usr/bin/serf:

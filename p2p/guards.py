@@ -190,7 +190,7 @@ def is_benign_at_shutdown(error: BaseException) -> bool:
 
 
 class SilentHost(BasicHost):
-    """A host that answers identify and ping, and asks nobody."""
+    """A host that answers identify, and asks nobody."""
 
     def _schedule_identify(self, peer_id: ID, *, reason: str) -> None:
         del peer_id, reason

@@ -16,6 +16,8 @@ from libp2p.abc import INetStream
 from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.exceptions import StreamFailure
+from libp2p.identity.identify.identify import ID as IDENTIFY
+from libp2p.identity.identify.identify import identify_handler_for
 from libp2p.identity.identify_push.identify_push import ID_PUSH
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
@@ -26,6 +28,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no t
 
 from p2p.addresses import Address, expand_wildcard, parse_address
 from p2p.connections import Connected, ConnectionWatch, Disconnected, seen_at
+from p2p.courtesy import seldom
 from p2p.dht import Dht, Provider, protocol_names
 from p2p.errors import NetworkError, NoMulticast, PeerUnreachable, ProtocolRefused, StreamBroken
 from p2p.gate import Gate
@@ -122,6 +125,9 @@ class Host:
         )
         self._gossip = Gossip(self._members, self._judge)
         self._dht = Dht(self._members, self._gate)
+        self._libp2p.set_stream_handler(
+            IDENTIFY, seldom(identify_handler_for(self._libp2p), self._judge)
+        )
         self.serve(PING_PROTOCOL_ID, PingServer(self._judge).serve, members_only=False)
 
     def _new_swarm(self) -> MeshSwarm:

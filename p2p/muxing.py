@@ -34,7 +34,7 @@ from p2p.errors import ForeignKey
 from p2p.guards import NEGOTIATE_S
 from p2p.identity import peer_of
 from p2p.judge import Judge, Pacer
-from p2p.rate_limit import Rate
+from p2p.rate_limit import Rate, TokenBucket
 from p2p.transport import PeerStalled
 from wire.ids import PeerId
 
@@ -42,10 +42,12 @@ MEMBER_BUFFER_BYTES_MAX: Final = 8 << 20
 STRANGER_BUFFER_BYTES_MAX: Final = 1 << 20
 
 # A frame is a token, which is some 0.2 ms of CPU. A device that is linked and fetches as fast as it
-# can sends some 700 of them a second.
+# may sends some 750 of them a second.
 MEMBER_RATE: Final = Rate(per_s=1_000, burst=4_000)
 STRANGER_RATE: Final = Rate(per_s=50, burst=500)
-_STREAM_TOKENS: Final = 20  # a new stream is negotiated: 5 ms
+_STREAM_TOKENS: Final = 20  # a stranger's new stream, which is negotiated: 5 ms
+# A member that fetches many small blobs opens as many streams as it can: it waits, and is no flood.
+MEMBER_STREAMS_RATE: Final = Rate(per_s=60, burst=300)
 _PING_TOKENS: Final = 4  # it is answered at once
 _TOKEN_BYTES: Final = 64 * 1024
 _STRAY_TOKEN_BYTES: Final = 16 * 1024  # of data that nobody reads
@@ -75,6 +77,7 @@ class BoundedYamux(Yamux):
         self._rules = rules
         self._is_member = False
         self._pacer = self._new_pacer(STRANGER_RATE)
+        self._new_streams = TokenBucket(MEMBER_STREAMS_RATE, now_s=trio.current_time())
 
     def _new_pacer(self, rate: Rate) -> Pacer:
         rules = self._rules
@@ -87,6 +90,8 @@ class BoundedYamux(Yamux):
             self._is_member = not self._is_member
             self._pacer = self._new_pacer(MEMBER_RATE if self._is_member else STRANGER_RATE)
         await self._pacer.pace(self._tokens(header))
+        if self._is_member and _opens_stream(header):
+            await trio.sleep(self._new_streams.owe(1, now_s=trio.current_time()))
         if rules.judge.is_banned(rules.peer):
             await trio.sleep(_LAST_WORD_S)
             raise _Misbehaved("banned")
@@ -97,7 +102,7 @@ class BoundedYamux(Yamux):
         if kind == TYPE_PING:
             return _PING_TOKENS
         if flags & FLAG_SYN:
-            return _STREAM_TOKENS
+            return 1 if self._is_member else _STREAM_TOKENS
         if kind != TYPE_DATA:
             return 1
         stream = self.streams.get(stream_id)
@@ -136,6 +141,11 @@ def _parsed(header: bytes) -> tuple[int, int, int, int]:
     """Return type, flags, stream id and length of a frame."""
     _, kind, flags, stream_id, length = struct.unpack(YAMUX_HEADER_FORMAT, header)
     return kind, flags, stream_id, length
+
+
+def _opens_stream(header: bytes) -> bool:
+    kind, flags, _, _ = _parsed(header)
+    return kind != TYPE_PING and bool(flags & FLAG_SYN)
 
 
 class _FramesOf:

@@ -19,10 +19,12 @@ from p2p.doorway import DoorwaySettings
 from p2p.errors import PeerUnreachable, StreamBroken
 from p2p.host import Host
 from p2p.identity import libp2p_id
+from p2p.judge import Judge
 from p2p.muxing import BoundedYamux
 from p2p.private_network import GREETING
 from p2p.rate_limit import Rate
 from p2p.streams import Stream
+from telemetry.metrics import Metrics
 
 ECHO = "/test/echo/1"
 UNHURRIED = DoorwaySettings(entry_rate=Rate(per_s=1_000, burst=1_000))
@@ -317,7 +319,8 @@ async def test_a_peer_that_stops_reading_its_socket_loses_the_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("p2p.transport.WRITE_STALL_S", 0.2)
-    alice, bob = Host(config(1)), Host(config(2))
+    metrics = Metrics()
+    alice, bob = Host(config(1), judge=Judge(metrics=metrics)), Host(config(2))
     bob.serve(ECHO, echo, members_only=False)
     async with running(alice, bob):
         await connect(alice, bob)
@@ -329,6 +332,7 @@ async def test_a_peer_that_stops_reading_its_socket_loses_the_connection(
             connection._stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         with trio.fail_after(5), pytest.raises(StreamBroken):
             await flood(stream)
+        assert metrics.snapshot()["meshd_peers_stalled_total"] == 1
 
 
 async def test_nobody_is_identified_and_nobody_may_push_to_the_peerstore() -> None:

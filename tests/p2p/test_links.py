@@ -501,6 +501,8 @@ async def test_a_reader_that_stands_still_ends_the_link_not_the_sender(
             a.links.enqueue(b.peer, bulky(8_000))
         (down,) = await a.wait_for(LinkDown)
         assert "does not read" in down.reason
+        assert a.count("meshd_peers_stalled_total") == 1
+        assert not a.count("meshd_peers_banned_total"), "a laptop may be suspended"
         assert trio.current_time() - began_s < 15
         assert a.links.peers == frozenset()
         b.may_emit.set()

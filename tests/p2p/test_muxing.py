@@ -5,19 +5,22 @@ from __future__ import annotations
 import contextlib
 import struct
 
+import pytest
 import trio
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, TYPE_DATA, TYPE_PING, YAMUX_HEADER_FORMAT
 from support.hosts import befriend, config, connect, echo, receive_exactly, running, until
 
-from p2p.errors import StreamBroken
+from p2p.courtesy import IDENTIFY_RATE
+from p2p.errors import PeerUnreachable, StreamBroken
 from p2p.guards import WINDOW_BYTES_MAX
 from p2p.host import Host
 from p2p.identity import libp2p_id
 from p2p.judge import Judge
 from p2p.muxing import STRANGER_RATE, BoundedYamux
 from p2p.ping import PING_BYTES, PING_PROTOCOL_ID, PING_RATE
+from p2p.rate_limit import Rate
 from p2p.streams import Stream
 from telemetry.metrics import Metrics
 
@@ -87,6 +90,43 @@ async def test_a_stranger_opens_few_streams() -> None:
                 await stream.aclose()
                 opened += 1
         assert 0 < opened <= STRANGER_RATE.burst / 20
+
+
+async def test_a_member_opens_streams_no_faster_than_its_rate_and_is_not_blamed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("p2p.muxing.MEMBER_STREAMS_RATE", Rate(per_s=20, burst=5))
+    alice, bob = Host(config(1)), Host(config(2))
+    bob.serve(ECHO, echo, members_only=True)
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        began_s = trio.current_time()
+        for _ in range(15):
+            stream = await alice.open_stream(bob.peer, ECHO)
+            await stream.aclose()
+        assert trio.current_time() - began_s > 0.4
+        assert not bob._judge.is_banned(alice.peer)
+
+
+async def test_who_asks_again_and_again_who_we_are_is_banned() -> None:
+    metrics = Metrics()
+    alice, bob = Host(config(1)), Host(config(2), judge=Judge(metrics=metrics))
+    async with running(alice, bob):
+        await befriend(alice, bob)
+
+        async def identify() -> bytes:
+            stream = await alice.open_stream(bob.peer, "/ipfs/id/1.0.0")
+            answer = await stream.receive_some()
+            await stream.aclose()
+            return answer
+
+        for _ in range(int(IDENTIFY_RATE.burst)):
+            assert await identify()
+        assert metrics.snapshot()["meshd_peers_flooded_total"] == 0
+        with trio.fail_after(5):
+            while not bob._judge.is_banned(alice.peer):
+                with contextlib.suppress(StreamBroken, PeerUnreachable):
+                    await identify()
 
 
 async def test_a_frame_beyond_the_window_of_its_stream_is_an_offence_and_the_end() -> None:

@@ -89,6 +89,7 @@ SHELLS = frozenset(
         "p2p.blob_server",
         "p2p.blob_work",
         "p2p.connections",
+        "p2p.courtesy",
         "p2p.dht",
         "p2p.dialling",
         "p2p.framing",
@@ -157,6 +158,7 @@ SHELLS = frozenset(
 LIBP2P_MODULES = frozenset(
     {
         "p2p.connections",
+        "p2p.courtesy",
         "p2p.dht",
         "p2p.gate",
         "p2p.gossip_intake",
