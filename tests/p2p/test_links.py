@@ -12,8 +12,10 @@ from msgspec.structs import replace
 from support.linked import CODEC, Linked, beats, hello_of, linking, wire_frame
 from support.memory_host import MemoryHost, MemoryNetwork, MemoryStream, memory_streams
 from support.meshes import keys_of, small_mesh
+from support.records import record_of
 from trio.testing import MockClock
 
+from p2p.errors import StreamBroken
 from p2p.framing import FrameReader, framed
 from p2p.link import CarrySettings, Link
 from p2p.link_table import LinkTable
@@ -34,7 +36,7 @@ from wire.messages import (
     RefusalReason,
     Traffic,
 )
-from wire.records import ProtocolRange, Record
+from wire.records import ProtocolRange, Record, RecordKind
 from wire.signed import Signed, sign
 
 MESH = small_mesh(4)
@@ -636,6 +638,57 @@ async def test_a_flood_is_read_no_faster_than_its_rate(autojump_clock: MockClock
         await device.wait_for(Received, 120)
         assert trio.current_time() - began_s == pytest.approx(0.7, abs=0.05)
         assert not device.seen(LinkDown)
+
+
+async def test_a_flood_without_end_is_a_ban_that_says_why(autojump_clock: MockClock) -> None:
+    rate = Rate(per_s=100, burst=50)
+    async with stranger(LinkSettings(carry=CarrySettings(receive_rate=rate))) as parts:
+        device, other, stream_of = parts
+        reader = await greet(other, device)
+        await stream_of().send_all(b"".join(wire_frame(beat) for beat in beats(*range(400))))
+        refused = await last_word(reader)
+        assert isinstance(refused, LinkRefused)
+        assert "more than it may" in refused.detail
+        await device.wait_for(LinkDown)
+        assert device.count("meshd_peers_flooded_total") == 2
+        assert len(device.seen(Received)) < 160
+
+
+async def test_records_cost_what_their_signatures_do(autojump_clock: MockClock) -> None:
+    rate = Rate(per_s=100, burst=100)
+    records = tuple(
+        record_of(LARGER, RecordKind.PRESENCE, b"", version=(1, number)) for number in range(64)
+    )
+    async with stranger(LinkSettings(carry=CarrySettings(receive_rate=rate))) as parts:
+        device, other, stream_of = parts
+        await greet(other, device)
+        began_s = trio.current_time()
+        for _ in range(15):  # nine tokens each
+            await stream_of().send_all(wire_frame(RecordsGiven(records=records)))
+        await device.wait_for(Received, 15)
+        assert trio.current_time() - began_s == pytest.approx(0.35, abs=0.05)
+
+
+async def test_a_peer_that_begins_links_without_end_is_not_answered(
+    autojump_clock: MockClock,
+) -> None:
+    async with stranger(LinkSettings(handshake_rate=Rate(per_s=0.1, burst=3))) as parts:
+        device, other, _ = parts
+
+        async def link_again() -> None:
+            await other.connect(device.peer, ["/ip4/192.0.2.1/tcp/1"])
+            reader = await greet(other, device)
+            await device.wait_for(LinkUp, len(device.seen(LinkUp)))
+            await other.streams[-1][1].aclose()
+            await last_word(reader)
+
+        for _ in range(3):
+            await link_again()
+        with pytest.raises(StreamBroken):
+            await link_again()
+        assert device.count("meshd_handshakes_refused_total") == 1
+        await trio.sleep(10)
+        await link_again()
 
 
 # Ending
