@@ -233,7 +233,8 @@ async def test_a_flood_of_gossip_ends_in_a_ban_and_others_are_heard(
             await nursery.start(host.subscribe, TOPIC, ear.validate, ear.deliver)
         await meshed(carol, bob)
         stream = await alice.open_stream(bob.peer, PROTOCOL)
-        rpcs = encode_varint_prefixed(flood.SerializeToString()) * 50
+        rpc = encode_varint_prefixed(flood.SerializeToString())
+        rpcs = rpc * max(50, 16_384 // len(rpc))
 
         async def pour() -> None:
             with contextlib.suppress(StreamBroken):

@@ -16,6 +16,7 @@ from p2p.courtesy import IDENTIFY_RATE
 from p2p.errors import PeerUnreachable, StreamBroken
 from p2p.guards import WINDOW_BYTES_MAX
 from p2p.host import Host
+from p2p.host_metrics import HostCounters
 from p2p.identity import libp2p_id
 from p2p.judge import Judge
 from p2p.muxing import STRANGER_RATE, BoundedYamux
@@ -48,17 +49,20 @@ async def pour(connection: BoundedYamux, frames: bytes) -> None:
 
 async def test_a_flood_of_frames_ends_in_a_ban_within_five_seconds() -> None:
     metrics = Metrics()
-    alice, bob = Host(config(1)), Host(config(2), judge=Judge(metrics=metrics))
+    counters = HostCounters(metrics)
+    alice = Host(config(1))
+    bob = Host(config(2), judge=Judge(metrics=metrics), counters=counters)
     async with running(alice, bob):
         await befriend(alice, bob)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pour, muxed(alice, bob), PING * 100)
             with trio.fail_after(5):
                 await until(lambda: bob._judge.is_banned(alice.peer))
-        await until(lambda: not bob.connected())
+        await until(lambda: not bob.connected() and not alice.connected())
         assert metrics.snapshot()["meshd_peers_flooded_total"] == 2
         await connect(alice, bob)  # a banned peer is known by its handshake, and let go
         await until(lambda: not alice.connected() and not bob.connected())
+        await until(lambda: counters.connections_failed.value == 1)  # against its address, too
 
 
 async def test_a_flood_of_one_peer_does_not_concern_another() -> None:
