@@ -144,6 +144,8 @@ class Directory:
         member = self._members.get(peer)
         if member is not None and member.chain == chain:
             return member
+        if member is None and not self.would_hold(peer):
+            return None  # before any signature is verified
         certificate = check_chain(chain, genesis=self.genesis, subject=peer)
         if self.is_void(chain):
             raise Removed("an admin in its chain was removed")
@@ -165,11 +167,16 @@ class Directory:
         self._on_roster_changed()
         return member
 
+    @property
+    def is_full(self) -> bool:
+        """Whether this is only a sample of the mesh."""
+        return len(self._members) >= self.members_max
+
     def would_hold(self, peer: PeerId) -> bool:
         """Say whether there is, or would be made, room for a member's records."""
         if self.is_removed(peer):
             return False
-        if peer in self._members or len(self._members) < self.members_max:
+        if peer in self._members or not self.is_full:
             return True
         return self._preference(peer) < self._preference(self._least_preferred().peer)
 

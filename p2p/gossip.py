@@ -35,6 +35,7 @@ from wire.signed import Signed
 
 EXCHANGE_EVERY_US = 2_000_000
 EXCHANGE_SOON_US = 300_000  # while members come, or say whom they hear
+EXCHANGE_FULL_US = 60_000_000  # a directory that is full is a sample, equal to no other
 ANSWER_US_MAX = 300_000  # of one whose state is equal there is none
 RUMOR_FANOUT = 4  # all but 2 % hear it at once
 # Most of what is gossiped is telemetry, and it is soon replaced: a fifth may miss one.
@@ -91,6 +92,8 @@ class Gossip:
         is_news = self.directory.watch_revision != self._revision_exchanged
         self._revision_exchanged = self.directory.watch_revision
         pause_us = EXCHANGE_SOON_US if is_news else EXCHANGE_EVERY_US
+        if self.directory.is_full:
+            pause_us = EXCHANGE_FULL_US
         again: list[Effect] = [SetTimer(ExchangeDue(), pause_us)]
         if not self.links:
             return again
@@ -162,6 +165,10 @@ class Gossip:
                 ours[version.owner, version.kind] = held
         # Presence first: it brings the chain without which the others are not accepted.
         wanted.sort(key=lambda version: version.kind != RecordKind.PRESENCE)
+        if self.directory.is_full:
+            # Whom the other does not list it may have no room for: it asks, when it compares.
+            listed = {version.owner for version in theirs.versions}
+            ours = {place: version for place, version in ours.items() if version.owner in listed}
         effects = self._given(peer, list(ours.values()))
         if wanted:
             effects.append(Send(peer, RecordsWanted(versions=tuple(wanted[:RECORDS_MAX]))))

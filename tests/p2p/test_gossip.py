@@ -23,6 +23,7 @@ from support.records import (
 from p2p.gossip import (
     ANSWER_US_MAX,
     EXCHANGE_EVERY_US,
+    EXCHANGE_FULL_US,
     EXCHANGE_SOON_US,
     OWNER_RUMORS_MAX,
     OWNER_WINDOW_US,
@@ -38,6 +39,7 @@ from p2p.gossip import (
 )
 from wire.codec import FRAME_BYTES_MAX, FrameCodec
 from wire.effects import Effect, Send, SetTimer, Trace
+from wire.errors import NotAMember
 from wire.ids import PeerId, peer_text
 from wire.keys import Ed25519Verifier
 from wire.membership import Chain
@@ -614,3 +616,38 @@ def test_a_device_that_says_too_much_is_heard_and_not_passed_on_for_a_while() ->
     assert held.body.counter == 101, "exchanges tell the newest"
     assert sent(say(quiet, 1, now_us=102))
     assert sent(say(loud, 102, now_us=OWNER_WINDOW_US + 1))
+
+
+def test_a_full_directory_compares_seldom_and_gives_only_what_the_other_lists() -> None:
+    mesh = small_mesh(12)
+    gossip = linked_with(gossip_of(mesh.devices[0], mesh=mesh), mesh.devices[1])
+    known, unlisted = mesh.devices[2:4]
+    for device in (known, unlisted):
+        gossip.directory.merge(presence_of(device, version=(1, 2)), device.chain, now_us=1)
+    listed = RecordVersion(known.peer, RecordKind.PRESENCE, 1, 1)
+    theirs = BucketVersions(buckets=tuple(range(64)), versions=(listed,))
+
+    def given() -> set[PeerId]:
+        messages = [message for _, message in sent(gossip.on_bucket_versions(OWN.peer, theirs))]
+        return {
+            signed.body.owner
+            for message in messages
+            if isinstance(message, RecordsGiven)
+            for signed in message.records
+        }
+
+    assert given() == {known.peer, unlisted.peer}
+    gossip.directory.members_max = len(gossip.directory)
+    assert given() == {known.peer}
+    assert SetTimer(ExchangeDue(), EXCHANGE_FULL_US) in gossip.on_exchange_due()
+
+
+def test_a_chain_is_not_verified_for_whom_there_is_no_room() -> None:
+    mesh, other = small_mesh(12), small_mesh(12, nonce=99)
+    directory = gossip_of(mesh.devices[0], mesh=mesh).directory
+    directory.members_max = len(directory)
+    stranger = other.devices[5]
+    assert directory.introduce(stranger.peer, stranger.chain) is None
+    directory.members_max += 1
+    with pytest.raises(NotAMember):
+        directory.introduce(stranger.peer, stranger.chain)
