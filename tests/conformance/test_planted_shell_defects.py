@@ -76,10 +76,10 @@ class RingsReplacedTimers(Mailbox):
 
 
 class RingsEarly(Mailbox):
-    """Rounds timers down to milliseconds."""
+    """Rounds timers down to milliseconds, those of less than one excepted: they would never end."""
 
     def set_timer(self, key: Hashable, after_us: int) -> None:
-        super().set_timer(key, after_us // 1_000 * 1_000)
+        super().set_timer(key, after_us // 1_000 * 1_000 or after_us)
 
 
 class LastComesFirst(Mailbox):
