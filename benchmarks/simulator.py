@@ -23,7 +23,7 @@ from simulations.trace import TraceLevel
 from simulations.world import World, WorldSettings
 
 MEMBERS_MAX = 2_000
-START_S = 30
+START_S = 75  # brief links are hung up after half a minute, and watches change with them
 BUDGET = Budget(sends_per_second_max=100_000, bytes_per_second_max=1 << 40)
 
 
