@@ -5,13 +5,22 @@ Those marked `minutes` run only if asked for by a mark: `make test-netns` runs `
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemons import Daemons, logs_of_open_daemons
+from support.daemon_fixtures import pytest_runtest_makereport
+from support.daemons import Daemons
 from support.netns import why_no_fabric
 from support.netns_measured import MEASURED
+
+__all__ = [
+    "daemons",
+    "pytest_collection_modifyitems",
+    "pytest_configure",
+    "pytest_runtest_makereport",
+    "pytest_terminal_summary",
+]
 
 HERE = Path(__file__).parent
 
@@ -31,18 +40,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long and not config.option.markexpr:
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the daemons' logs with a failure."""
-    del item
-    report = yield
-    if report.failed:
-        report.sections += [(f"daemon {name}", log) for name, log in logs_of_open_daemons()]
-    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -268,7 +268,12 @@ def test_a_network_is_taken_away_with_what_runs_in_it_though_the_test_failed() -
 
     def fail() -> None:
         with fabric(2, delays={1: DELAY}, delayed_by=DelayedBy.RELAY) as network:
-            left.append(subprocess.Popen([*network.prefix(0), "sleep", "100"]))
+            inside = [*network.prefix(0), "sh", "-c", "echo inside; exec sleep 100"]
+            process = subprocess.Popen(inside, stdout=subprocess.PIPE)
+            left.append(process)
+            assert process.stdout is not None
+            with process.stdout:
+                assert process.stdout.readline() == b"inside\n", "it is in its namespace"
             names.append(network.name)
             assert len(namespaces_of(network.name)) == 3
             raise ZeroDivisionError
