@@ -3,7 +3,7 @@
 An exchange opens with one hash over everything that lasts; equal means done. Else the bucket hashes
 follow, then the versions in the buckets that differ, then the records. A new record also goes on to
 a few links (rumor mongering, Demers et al. 1987): at once, or, where many come one after another,
-with the others of the same tenth of a second. What a rumor misses, the next exchange repairs.
+with the others of the same twentieth of a second. What a rumor misses, the next exchange repairs.
 
 Telemetry is not in the hashes. It changes somewhere all the time, so no two devices would ever find
 their states equal, and what a device misses of it is replaced by the next.
