@@ -5,10 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from unittest import mock
 
 import msgspec
 from msgspec.structs import replace
+from support.planted import (
+    Mutation,
+    executes_twice,
+    forgets,
+    keeps_its_store_id,
+    never_writes,
+    planted,
+)
 
 from mutants.hunt import Mutant
 from p2p.liveness import Liveness
@@ -20,10 +29,9 @@ from scheduler.leases import LeaseBook
 from scheduler.steward import RoundRow, Steward
 from simulations import contents
 from simulations.budget import Budget
-from simulations.device import Boot, HostSettings, Node
+from simulations.device import HostSettings
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
-from simulations.mesh_node import MESH_NODE
 from simulations.plan import SUBMITTER_ROLES, Expectations, Plan
 from simulations.steps import (
     AnyStep,
@@ -36,19 +44,15 @@ from simulations.steps import (
     Split,
     Submit,
 )
-from simulations.world import Blueprint
 from telemetry import Breaker, Measured, Sample
-from wire.effects import Effect, Execute, Persist, Send
-from wire.events import Event, Restarted
-from wire.ids import PeerId, StoreId
-from wire.messages import Heartbeat, HeartbeatAcknowledged, Hello
+from wire.effects import Effect, Persist, Send
+from wire.ids import PeerId
+from wire.messages import Heartbeat, HeartbeatAcknowledged
 from wire.tasks import ProvenResult, Result
 
 SUBMITTER = 1
 WORK_US = 1_500_000
 SUBMIT_US = 3 * US_PER_S
-
-Change = Callable[[Effect], Sequence[Effect]]
 
 
 def _plan(seed: int, *faults: AnyStep, **others: object) -> Plan:
@@ -70,51 +74,14 @@ def _plan(seed: int, *faults: AnyStep, **others: object) -> Plan:
 # Changes of what a node wants.
 
 
-class _Changed:
-    """The node that ships, with what it wants changed on the way out."""
-
-    def __init__(self, node: Node, change: Change) -> None:
-        self._node = node
-        self._change = change
-
-    def hello(self) -> Hello:
-        """Return what the node says."""
-        return self._node.hello()
-
-    def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
-        """Return what the change leaves of what the node wants."""
-        return [
-            changed
-            for effect in self._node.handle(event, now_us)
-            for changed in self._change(effect)
-        ]
-
-
-def _changed(change: Change) -> Callable[[], Blueprint]:
-    def factory(boot: Boot) -> Node:
-        return _Changed(MESH_NODE.factory(boot), change)
-
-    return lambda: Blueprint(factory=factory, row_kinds=MESH_NODE.row_kinds)
-
-
 def _has(effect: Persist, kind: str) -> bool:
     return any(row.kind == kind for row in effect.rows)
 
 
-def _does_not_wait_for(kind: str) -> Change:
+def _does_not_wait_for(kind: str) -> Mutation:
     def change(effect: Effect) -> Sequence[Effect]:
         if isinstance(effect, Persist) and _has(effect, kind):
             return [Persist(effect.rows), *effect.then]
-        return [effect]
-
-    return change
-
-
-def _never_writes(kind: str) -> Change:
-    def change(effect: Effect) -> Sequence[Effect]:
-        if isinstance(effect, Persist) and _has(effect, kind):
-            kept = tuple(row for row in effect.rows if row.kind != kind)
-            return [Persist(kept, effect.then)]
         return [effect]
 
     return change
@@ -126,44 +93,6 @@ def _answers_answers(effect: Effect) -> Sequence[Effect]:
         token = effect.message.token
         return [effect, *(Send(effect.peer, Heartbeat(token=token)) for _ in range(10))]
     return [effect]
-
-
-def _runs_twice(effect: Effect) -> Sequence[Effect]:
-    return [effect, effect] if isinstance(effect, Execute) else [effect]
-
-
-def _keeps_its_store_id() -> Blueprint:
-    """Take a disk that was lost for the one it replaces."""
-    stores: dict[int, StoreId] = {}
-
-    class Rolled(_Changed):
-        def __init__(self, boot: Boot) -> None:
-            super().__init__(MESH_NODE.factory(boot), lambda effect: [effect])
-            self._index = boot.device.index
-
-        def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
-            if isinstance(event, Restarted):
-                store = stores.setdefault(self._index, event.store)
-                event = Restarted(store=store, rows=event.rows)
-            return super().handle(event, now_us)
-
-    return Blueprint(factory=Rolled, row_kinds=MESH_NODE.row_kinds)
-
-
-def _forgets_batches() -> Blueprint:
-    """Restart without the batches that the disk kept."""
-
-    class Forgetful(_Changed):
-        def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
-            if isinstance(event, Restarted):
-                rows = tuple(row for row in event.rows if row.kind != BATCH_ROW)
-                event = Restarted(store=event.store, rows=rows)
-            return super().handle(event, now_us)
-
-    def factory(boot: Boot) -> Node:
-        return Forgetful(MESH_NODE.factory(boot), lambda effect: [effect])
-
-    return Blueprint(factory=factory, row_kinds=MESH_NODE.row_kinds)
 
 
 # Changes of the node itself.
@@ -309,37 +238,37 @@ MUTANTS = (
     Mutant(
         name="accepts before it is durable",
         plan=_plan,
-        blueprint=_changed(_does_not_wait_for(BATCH_ROW)),
+        blueprint=partial(planted, _does_not_wait_for(BATCH_ROW)),
         found_by=("S1",),
     ),
     Mutant(
         name="never writes what it accepts",
         plan=_plan,
-        blueprint=_changed(_never_writes(BATCH_ROW)),
+        blueprint=partial(planted, never_writes(BATCH_ROW)),
         found_by=("S1",),
     ),
     Mutant(
         name="tells an outcome before its vote is durable",
         plan=_plan,
-        blueprint=_changed(_does_not_wait_for(DECISION_ROW)),
+        blueprint=partial(planted, _does_not_wait_for(DECISION_ROW)),
         found_by=("S8",),
     ),
     Mutant(
         name="never writes its votes",
         plan=_plan,
-        blueprint=_changed(_never_writes(DECISION_ROW)),
+        blueprint=partial(planted, never_writes(DECISION_ROW)),
         found_by=("S8",),
     ),
     Mutant(
         name="votes as a store whose disk it lost",
         plan=_submitter_loses_its_disk,
-        blueprint=_keeps_its_store_id,
+        blueprint=keeps_its_store_id,
         found_by=("S8",),
     ),
     Mutant(
         name="forgets accepted batches in a restart",
         plan=_submitter_restarts,
-        blueprint=_forgets_batches,
+        blueprint=partial(forgets, BATCH_ROW),
         found_by=("S1", "L2", "not within 60 s: L2"),
     ),
     Mutant(
@@ -369,7 +298,7 @@ MUTANTS = (
     Mutant(
         name="starts a run twice",
         plan=_plan,
-        blueprint=_changed(_runs_twice),
+        blueprint=partial(planted, executes_twice),
         found_by=("S5",),
     ),
     Mutant(
@@ -405,7 +334,7 @@ MUTANTS = (
     Mutant(
         name="answers answers",
         plan=_plan,
-        blueprint=_changed(_answers_answers),
+        blueprint=partial(planted, _answers_answers),
         found_by=("S11",),
     ),
 )

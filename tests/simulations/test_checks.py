@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 from msgspec.structs import replace
+from support.planted import (
+    Mutation,
+    executes_twice,
+    forgets,
+    keeps_its_store_id,
+    never_writes,
+    planted,
+)
 
 from scheduler.batch import BATCH_ROW, DECISION_ROW
 from simulations.budget import Budget
 from simulations.checks import LATER_STATES
-from simulations.device import Boot, Node
 from simulations.errors import InvariantBroken, SimulationError
 from simulations.mesh_node import MESH_NODE
 from simulations.plan import Plan
@@ -21,35 +28,6 @@ from simulations.world import Blueprint
 from wire import effects as do
 from wire.answers import ReceiptView, TaskList, TaskView
 from wire.effects import Effect
-from wire.events import Event, Restarted
-from wire.ids import StoreId
-from wire.messages import Hello
-
-Mutation = Callable[[Effect], Sequence[Effect]]
-
-
-class MutantNode:
-    """The node that ships, with what it wants changed on the way out."""
-
-    def __init__(self, node: Node, mutate: Mutation) -> None:
-        self._node = node
-        self._mutate = mutate
-
-    def hello(self) -> Hello:
-        """Return what the node says."""
-        return self._node.hello()
-
-    def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
-        """Return what the mutation leaves of what the node wants."""
-        wanted = self._node.handle(event, now_us)
-        return [mutant for effect in wanted for mutant in self._mutate(effect)]
-
-
-def mutant(mutate: Mutation) -> Blueprint:
-    def factory(boot: Boot) -> Node:
-        return MutantNode(MESH_NODE.factory(boot), mutate)
-
-    return Blueprint(factory=factory, row_kinds=MESH_NODE.row_kinds)
 
 
 def run(plan: Plan, blueprint: Blueprint) -> None:
@@ -59,22 +37,6 @@ def run(plan: Plan, blueprint: Blueprint) -> None:
 def does_not_wait(effect: Effect) -> Sequence[Effect]:
     """Do at once what should wait for the disk."""
     return [do.Persist(effect.rows), *effect.then] if isinstance(effect, do.Persist) else [effect]
-
-
-def persists_nothing_of(kind: str) -> Mutation:
-    """Forget to write one kind of row."""
-
-    def mutate(effect: Effect) -> Sequence[Effect]:
-        if isinstance(effect, do.Persist) and any(row.kind == kind for row in effect.rows):
-            rows = tuple(row for row in effect.rows if row.kind != kind)
-            return [do.Persist(rows, effect.then)]
-        return [effect]
-
-    return mutate
-
-
-def executes_twice(effect: Effect) -> Sequence[Effect]:
-    return [effect, effect] if isinstance(effect, do.Execute) else [effect]
 
 
 def chatters(effect: Effect) -> Sequence[Effect]:
@@ -114,8 +76,8 @@ def gives_receipts_without_leases(effect: Effect) -> Sequence[Effect]:
     ("mutate", "invariant"),
     [
         (does_not_wait, "S1"),
-        (persists_nothing_of(BATCH_ROW), "S1"),
-        (persists_nothing_of(DECISION_ROW), "S8"),
+        (never_writes(BATCH_ROW), "S1"),
+        (never_writes(DECISION_ROW), "S8"),
         (gives_receipts_without_leases, "S3"),
         (executes_twice, "S5"),
         (chatters, "S11"),
@@ -125,44 +87,21 @@ def gives_receipts_without_leases(effect: Effect) -> Sequence[Effect]:
 )
 def test_a_planted_defect_is_found_without_any_fault(mutate: Mutation, invariant: str) -> None:
     with pytest.raises(InvariantBroken, match=f"^{invariant}"):
-        run(scenario("calm").plan(1), mutant(mutate))
+        run(scenario("calm").plan(1), planted(mutate))
 
 
 def test_a_steward_that_keeps_its_store_id_after_losing_its_disk_is_found() -> None:
-    stores: dict[int, StoreId] = {}
-
-    class Rolled(MutantNode):
-        def __init__(self, boot: Boot) -> None:
-            super().__init__(MESH_NODE.factory(boot), lambda effect: [effect])
-            self._index = boot.device.index
-
-        def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
-            if isinstance(event, Restarted):
-                store = stores.setdefault(self._index, event.store)
-                event = Restarted(store=store, rows=event.rows)
-            return super().handle(event, now_us)
-
     plan = scenario("submitter-lost-disk").plan(1)
     again = replace(plan.steps[1], at_us=60_000_000)
     plan = replace(plan, steps=(*plan.steps, again))
     with pytest.raises(InvariantBroken, match="a store that it lost"):
-        run(plan, Blueprint(factory=Rolled, row_kinds=MESH_NODE.row_kinds))
+        run(plan, keeps_its_store_id())
 
 
 def test_a_node_that_loses_an_accepted_task_in_a_restart_is_found() -> None:
-    def forget(boot: Boot) -> Node:
-        class Forgetful(MutantNode):
-            def handle(self, event: Event, now_us: int) -> Sequence[Effect]:
-                if isinstance(event, Restarted):
-                    rows = tuple(row for row in event.rows if row.kind != BATCH_ROW)
-                    event = Restarted(store=event.store, rows=rows)
-                return super().handle(event, now_us)
-
-        return Forgetful(MESH_NODE.factory(boot), lambda effect: [effect])
-
     plan = scenario("submitter-crash").plan(1)
     with pytest.raises(SimulationError, match=r"S1|every task to be decided"):
-        run(plan, Blueprint(factory=forget, row_kinds=MESH_NODE.row_kinds))
+        run(plan, forgets(BATCH_ROW))
 
 
 def test_a_work_limit_is_checked_where_the_work_is() -> None:
