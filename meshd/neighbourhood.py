@@ -473,6 +473,7 @@ class Neighbourhood:
         if parting := self._part_with(link.peer, link):  # it was removed during the handshake
             return parting
         self.links[link.peer] = link
+        self.verdicts.on_links_changed()
         return [
             *self.overlay.on_link_up(
                 link.peer, link.address, is_outbound=link.is_outbound, now_us=now_us
@@ -491,6 +492,7 @@ class Neighbourhood:
     def _on_link_down(self, peer: PeerId, reason: str) -> list[Effect]:
         now_us = self._device.now_us
         self.links.pop(peer, None)
+        self.verdicts.on_links_changed()
         watching = self.failures.on_link_down(peer, now_us=now_us)
         self.liveness.on_link_down(peer)
         self.gossip.on_link_down(peer)

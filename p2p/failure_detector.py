@@ -104,13 +104,22 @@ class FailureDetector:
         if wanted != self.watch and self._may_say(wanted, now_us=now_us):
             says = self.watch = wanted
             self._said_us = now_us
-        effects = self.liveness.watch(
-            self._subjects.keys() | set(self.watch.observers), now_us=now_us
-        )
+        effects = self.liveness.watch(self._watched(), now_us=now_us)
         due_us = self._next_us(is_waiting=wanted != self.watch, now_us=now_us)
         if due_us is not None:
             effects += self._review_at(due_us, now_us=now_us)
         return says, effects
+
+    def _watched(self) -> set[PeerId]:
+        """Return whose links tell a silence soon: where no observer would, both ends listen."""
+        if not self.watch.observers:
+            return self._subjects.keys() | self.links.keys()
+        unobserved = {peer for peer in self.links if not self._is_observed(peer)}
+        return self._subjects.keys() | set(self.watch.observers) | unobserved
+
+    def _is_observed(self, peer: PeerId) -> bool:
+        member = self.directory.get(peer)
+        return member is not None and member.watch is not None and bool(member.watch.observers)
 
     def _may_say(self, wanted: Watch, *, now_us: int) -> bool:
         """Say whether it is time: an accusation does not wait."""

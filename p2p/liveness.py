@@ -1,9 +1,10 @@
 """Is the other end of a link there? Heartbeats, and an end to silence.
 
-TCP alone keeps a dead link for minutes. Watched links, those between a device and its observers,
-carry a heartbeat a second each way, so that a silence is noticed soon, and are hung up when they
-have brought nothing for ten seconds; the others carry one in ten seconds, and end after 25. Every
-twenty seconds a heartbeat carries a token that the other end answers: that measures the round trip.
+TCP alone keeps a dead link for minutes. Watched links, those between a device and its observers or
+to one that has named none yet, carry a heartbeat a second each way, so that a silence is noticed
+soon, and are hung up when they have brought nothing for ten seconds; the others carry one in ten
+seconds, and end after 25. Every twenty seconds a heartbeat carries a token that the other end
+answers: that measures the round trip.
 
 All links share one timer: whoever is due within half a second is told with the first.
 

@@ -61,10 +61,14 @@ class Verdicts:
     directory: Directory
     is_linked: Callable[[PeerId], bool]
     _judged: dict[PeerId, Verdict] = field(default_factory=dict)  # those not alive
-    _revision_judged: int = -1
+    _revision_judged: int | None = None
     _unobserved_since_us: dict[PeerId, int] = field(default_factory=dict)
     _again_us: int | None = None  # when somebody was unobserved for too long
     _told: dict[PeerId, Liveliness] = field(default_factory=dict)
+
+    def on_links_changed(self) -> None:
+        """Judge anew: a link is as good as an observer for those who have none left."""
+        self._revision_judged = None
 
     def of(self, peer: PeerId, *, now_us: int) -> Verdict:
         """Return the verdict over a member; this device itself is alive."""

@@ -21,9 +21,14 @@ from p2p.failure_detector import (
     FailureDetector,
     WatchDue,
 )
-from p2p.liveness import WATCHED_EVERY_US, Liveness
+from p2p.liveness import (
+    SILENCE_US_MAX,
+    UNWATCHED_SILENCE_US_MAX,
+    WATCHED_EVERY_US,
+    Liveness,
+)
 from telemetry.measurement import Measurements
-from wire.effects import Effect, SetTimer
+from wire.effects import Effect, Hangup, Send, SetTimer
 from wire.ids import PeerId
 from wire.records import Record, RecordKind, Watch
 from wire.signed import encode_body, sign
@@ -117,6 +122,17 @@ class Bench:
         if watch is not None:
             self.said.append(watch)
 
+    def beat(self, duration_us: int) -> list[Effect]:
+        """Run with the heartbeats that are due; return them, and on whom this device hung up."""
+        effects: list[Effect] = []
+        for _ in range(0, duration_us, 500_000):
+            self.run(500_000)
+            effects += self.liveness.on_heartbeat_due(now_us=self.now_us)
+        return effects
+
+    def hung_up(self, duration_us: int) -> set[PeerId]:
+        return {effect.peer for effect in self.beat(duration_us) if isinstance(effect, Hangup)}
+
     def stand_still(self, duration_us: int) -> None:
         """Let time pass in which nothing is handled, then the timer that was due meanwhile."""
         assert self._due_us is not None
@@ -154,6 +170,33 @@ def test_the_first_word_waits_until_the_first_links_have_come_but_not_for_ever()
         bench.run(500_000)
     bench.run(SETTLE_US)
     assert [len(watch.observers) for watch in bench.said] == [OBSERVERS_COUNT]
+
+
+def test_a_link_is_listened_to_closely_until_the_other_end_has_named_observers() -> None:
+    bench = Bench()
+    bench.link(*bench.peers)
+    bench.run(2 * US_PER_S)
+    strangers = set(bench.peers) - set(bench.said[-1].observers)
+    observed, unobserved, *_ = (one for one in bench.devices if one.peer in strangers)
+    for device in bench.devices:
+        if device is not unobserved:
+            bench.names(device, *bench.peers[:OBSERVERS_COUNT])
+    bench.mute |= {observed.peer, unobserved.peer}
+    assert bench.hung_up(SILENCE_US_MAX + 2 * US_PER_S) == {unobserved.peer}
+    assert bench.hung_up(UNWATCHED_SILENCE_US_MAX - SILENCE_US_MAX) == {observed.peer}
+
+
+def test_a_device_that_has_named_nobody_yet_beats_often_for_those_that_listen_closely() -> None:
+    bench = Bench()
+    observed = bench.devices[0]
+    bench.names(observed, *bench.peers[2:5])
+    bench.link(observed.peer)
+    bench.stand_still(RECOVERY_US)
+    beats = [
+        effect for effect in bench.beat(RECOVERY_US - WATCHED_EVERY_US) if isinstance(effect, Send)
+    ]
+    assert not bench.said
+    assert len(beats) >= RECOVERY_US // WATCHED_EVERY_US - 1
 
 
 def test_two_devices_with_the_same_links_mostly_choose_each_other() -> None:

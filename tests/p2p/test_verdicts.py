@@ -187,6 +187,14 @@ def test_a_link_is_as_good_as_an_observer_for_a_device_that_has_none_left() -> N
     bench.states()
     bench.now_us += 2 * UNOBSERVED_US_MAX
     assert bench.states() == {}
+    bench.linked.clear()
+    bench.verdicts.on_links_changed()
+    assert bench.states() == {}
+    bench.now_us += UNOBSERVED_US_MAX
+    assert bench.states() == {1: "dead"}
+    bench.linked.add(peer_of(1))
+    bench.verdicts.on_links_changed()
+    assert bench.states() == {}
 
 
 def test_this_device_never_judges_itself() -> None:
