@@ -143,7 +143,7 @@ class Neighbourhood:
             directory=self.directory,
             links=self.links,
             rng=rng,
-            is_dead=self.is_dead,
+            dead=lambda: self.verdicts.dead(now_us=self._device.now_us),
             links_max=settings.links_max,
             dials_max=settings.dials_max,
         )
@@ -361,7 +361,7 @@ class Neighbourhood:
 
     def is_dead(self, peer: PeerId) -> bool:
         """Say whether the mesh holds another device for dead."""
-        return self.verdicts.is_dead(peer, now_us=self._device.now_us)
+        return peer in self.verdicts.dead(now_us=self._device.now_us)
 
     def on_remove(self, request: int, remove: Remove, subject: PeerId) -> list[Effect]:
         """Put a device out of the mesh; the person hears of it when it is durable."""

@@ -123,6 +123,7 @@ class Directory:
     _buckets: list[_Bucket] = field(
         default_factory=lambda: [_Bucket() for _ in range(BUCKET_COUNT)]
     )
+    _bucket_hashes: bytes | None = None  # until a bucket changes
 
     def __len__(self) -> int:
         return len(self._members)
@@ -212,6 +213,7 @@ class Directory:
             if held is not None:
                 bucket.state_hash ^= reading_of(held).fingerprint
             bucket.state_hash ^= reading.fingerprint
+            self._bucket_hashes = None
         self.revision += 1
         if record.kind == RecordKind.PRESENCE:
             self._on_roster_changed()
@@ -231,6 +233,7 @@ class Directory:
         for kind, signed in member.records.items():
             if kind != RecordKind.TELEMETRY:
                 bucket.state_hash ^= reading_of(signed).fingerprint
+        self._bucket_hashes = None
         self.revision += 1
         self._on_roster_changed()
 
@@ -257,7 +260,10 @@ class Directory:
         nothing to keep. Members could craft a collision, which hides their own records only until
         they change.
         """
-        return b"".join([one.state_hash.to_bytes(HASH_BYTES, "big") for one in self._buckets])
+        if self._bucket_hashes is None:
+            hashes = [one.state_hash.to_bytes(HASH_BYTES, "big") for one in self._buckets]
+            self._bucket_hashes = b"".join(hashes)
+        return self._bucket_hashes
 
     def versions(self, buckets: Iterable[int]) -> list[RecordVersion]:
         """Return the versions of all records in `buckets`."""

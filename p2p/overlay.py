@@ -16,7 +16,7 @@ learn from it where everybody is.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import chain, islice, zip_longest
 from random import Random
@@ -72,7 +72,7 @@ class Overlay:
     directory: Directory
     links: dict[PeerId, object]  # shared with the node; only its keys are read
     rng: Random
-    is_dead: Callable[[PeerId], bool] = lambda _: False
+    dead: Callable[[], Set[PeerId]] = frozenset
     links_max: int = LINKS_MAX
     dials_max: int = DIALS_MAX
     book: AddressBook = field(default_factory=AddressBook)
@@ -143,7 +143,7 @@ class Overlay:
         self._is_word_heard = True
         self.redials.on_linked(peer)
         is_first = not (self.links.keys() - {peer})
-        was_lost = is_first or self.redials.is_doubtful(peer) or self.is_dead(peer)
+        was_lost = is_first or self.redials.is_doubtful(peer) or peer in self.dead()
         if was_lost and self._is_heal_due(now_us):
             self._healed_us = now_us
             self.redials.forgive_all_but(peer)
@@ -302,8 +302,7 @@ class Overlay:
 
     def _forlorn(self, near: list[PeerId], *, now_us: int) -> list[PeerId]:
         """Return one of those that lost their place because they left, died or did not answer."""
-        dead = filter(self.is_dead, self._known.ring)
-        lost = dict.fromkeys((*self._known.left, *self.redials.doubtful(), *dead))
+        lost = dict.fromkeys((*self._known.left, *self.redials.doubtful(), *sorted(self.dead())))
         due = [peer for peer in lost if peer not in near and self._may_dial(peer, now_us=now_us)]
         return [self.rng.choice(due)] if due else []
 
@@ -363,7 +362,7 @@ class Overlay:
 
     def _is_expected(self, peer: PeerId) -> bool:
         """Say whether a device would keep its place on the ring."""
-        is_linked = peer in self.links and not self.is_dead(peer)
+        is_linked = peer in self.links and peer not in self.dead()
         return (is_linked or self._is_hopeful(peer)) and not self.directory.is_removed(peer)
 
     def _is_wanted(self, peer: PeerId) -> bool:
@@ -378,7 +377,7 @@ class Overlay:
             self._has_address(peer)
             and not self._has_left(peer)
             and not self.redials.is_doubtful(peer)
-            and not self.is_dead(peer)
+            and peer not in self.dead()
         )
 
     def _is_brief(self, peer: PeerId, *, now_us: int) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
 from p2p.directory import Directory
@@ -61,6 +61,7 @@ class Verdicts:
     directory: Directory
     is_linked: Callable[[PeerId], bool]
     _judged: dict[PeerId, Verdict] = field(default_factory=dict)  # those not alive
+    _dead: Set[PeerId] = frozenset()
     _revision_judged: int | None = None
     _unobserved_since_us: dict[PeerId, int] = field(default_factory=dict)
     _again_us: int | None = None  # when somebody was unobserved for too long
@@ -74,9 +75,10 @@ class Verdicts:
         """Return the verdict over a member; this device itself is alive."""
         return self.judged(now_us=now_us).get(peer, ALIVE)
 
-    def is_dead(self, peer: PeerId, *, now_us: int) -> bool:
-        """Say whether a member is dead."""
-        return self.of(peer, now_us=now_us).state is Liveliness.DEAD
+    def dead(self, *, now_us: int) -> Set[PeerId]:
+        """Return the members that are dead."""
+        self.judged(now_us=now_us)
+        return self._dead
 
     def changes(self, *, now_us: int) -> list[tuple[PeerId, Verdict]]:
         """Return the verdicts that are others than when this was asked last."""
@@ -131,6 +133,9 @@ class Verdicts:
             state = Liveliness.DEAD if peer in dead else Liveliness.DEGRADED
             self._judged[peer] = Verdict(state, len(accusing), len(observers[peer]))
         self._judged.pop(self.own, None)
+        self._dead = {
+            peer for peer, verdict in self._judged.items() if verdict.state is Liveliness.DEAD
+        }
 
     def _accusers(self, observers: dict[PeerId, tuple[PeerId, ...]]) -> dict[PeerId, set[PeerId]]:
         """Return by whom each is accused: only a device's own observers may accuse it."""

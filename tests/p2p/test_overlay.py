@@ -76,7 +76,7 @@ class Bench:
             directory=self.directory,
             links={},
             rng=random.Random(1),
-            is_dead=self.dead.__contains__,
+            dead=lambda: self.dead,
             links_max=self.links_max,
             dials_max=self.dials_max,
         )

@@ -87,7 +87,7 @@ def test_three_of_its_observers_kill_and_fewer_make_it_degraded() -> None:
         assert bench.states() == {1: state}
     assert bench.verdicts.of(peer_of(1), now_us=0).reason == "not heard by 3 of its 6 observers"
     assert bench.verdicts.of(peer_of(2), now_us=0) is ALIVE
-    assert bench.verdicts.is_dead(peer_of(1), now_us=0)
+    assert peer_of(1) in bench.verdicts.dead(now_us=0)
 
 
 def test_others_than_its_observers_cannot_accuse_a_device() -> None:
