@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+from msgspec.structs import replace
+
 from benchmarks.membership.mesh import Change, MeshSettings, NodePair, Traffic, View
 from meshd.node import MeshNode
 from simulations.budget import Budget
@@ -20,14 +22,17 @@ from simulations.host import SimulatedHost
 from simulations.mesh_node import MESH_NODE
 from simulations.trace import TraceLevel
 from simulations.world import World, WorldSettings
+from wire.answers import Found
+from wire.commands import Find, Remove
 from wire.effects import Effect
 from wire.events import Event, PublishedReceived, Received
-from wire.ids import PeerId
+from wire.ids import PeerId, peer_text
 from wire.messages import RecordsGiven
 
 BUDGET = Budget(sends_per_second_max=1_000_000, bytes_per_second_max=1 << 40)
 # What surrounds a frame that travels alone: Noise (length and tag), Yamux, TCP and IPv4.
 FRAME_WIRE_BYTES = 2 + 16 + 12 + 52
+FIND_US_MAX = 10_000_000
 ADDRESS_TAKEN = "/ip4/11.{}.{}.{}/tcp/4001"
 
 
@@ -107,6 +112,21 @@ class MeshdMesh:
         for node in nodes:
             self._world.thaw(node)
 
+    def stop(self, node: int) -> None:
+        """Let a device's owner stop it: it says goodbye, and has ended a second later."""
+        self._world.stop(node)
+
+    def provide(self, node: int, capability: str) -> None:
+        """Give a device that does not run another capability, in its configuration."""
+        host = self._world.hosts[node]
+        host.settings = replace(
+            host.settings, capabilities=(*host.settings.capabilities, capability)
+        )
+
+    def remove(self, node: int, removed: int) -> None:
+        """Let a device's owner put another one out of the mesh."""
+        self._world.ask(node, Remove(peer=peer_text(self._peers[removed])))
+
     def move(self, node: int) -> None:
         """Give a device another address, in another network."""
         address = ADDRESS_TAKEN.format(node >> 16, node >> 8 & 255, node & 255)
@@ -129,6 +149,32 @@ class MeshdMesh:
     def view(self, observer: int, subject: int) -> View:
         """Return what a running device believes of another."""
         return believed(self._node(observer), self._peers[subject])
+
+    def serves(self, observer: int, subject: int) -> bool:
+        """Say whether a running device has a link to another one, or holds its records."""
+        node, peer = self._node(observer), self._peers[subject]
+        return peer in node.linked or node.directory.get(peer) is not None
+
+    def is_linked_to_any(self, observer: int, others: Sequence[int]) -> bool:
+        """Say whether a running device has a link to one of others."""
+        linked = self._node(observer).linked
+        return any(self._peers[other] in linked for other in others)
+
+    def knows_provider(self, observer: int, capability: str, provider: int) -> bool:
+        """Say whether a running device would name a provider if it were asked, and at once."""
+        found = self._node(observer).directory.providers(frozenset({capability}))
+        return any(member.peer == self._peers[provider] for member in found)
+
+    def find(self, seekers: Sequence[int], capability: str, provider: int) -> list[int]:
+        """Let people look for a capability; return at which devices they are told of a provider."""
+        asked = [(node, self._world.ask(node, Find((capability,)))) for node in seekers]
+        self._world.run_for(FIND_US_MAX)
+        name = peer_text(self._peers[provider])
+        return [
+            node
+            for node, request in asked
+            if isinstance(request.last, Found) and any(one.id == name for one in request.last.peers)
+        ]
 
     def watch(self, *, every_us: int) -> list[Change]:
         """Return the list of changes from now on, found by looking at all views that often."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.membership import scenarios
+from benchmarks.membership import meshd_scenarios, scenarios
 from benchmarks.membership.mesh import US_PER_S
 from benchmarks.membership.scenarios import Outcome, Scenario
 
@@ -170,6 +170,36 @@ ROWS = (
         quick_seeds_count=1,
         bar="60 kbit/s",
         unit="kbit/s",
+        is_for_swim=False,
+    ),
+    Row(
+        name="new capability found by all",
+        scenario=meshd_scenarios.new_capability,
+        node_count=100,
+        seeds_count=100,
+        quick_seeds_count=3,
+        bar="2 s",
+        unit="s",
+        is_for_swim=False,
+    ),
+    Row(
+        name="removed at one, served by none",
+        scenario=meshd_scenarios.removed_at_one,
+        node_count=100,
+        seeds_count=10,
+        quick_seeds_count=1,
+        bar="5 s; 1 s",
+        unit="s",
+        is_for_swim=False,
+    ),
+    Row(
+        name="removed at one, served by none",
+        scenario=meshd_scenarios.removed_at_one,
+        node_count=1_000,
+        seeds_count=10,
+        quick_seeds_count=1,
+        bar="5 s; 1 s",
+        unit="s",
         is_for_swim=False,
     ),
 )

@@ -45,12 +45,12 @@ NEVER = float("inf")
 
 def crash_seen_by_all(mesh: Mesh, seed: int) -> Outcome:
     """A node loses power: seconds until each of the others holds it for dead."""
-    _settle(mesh)
+    settle(mesh)
     changes, begun_us = mesh.watch(every_us=WATCH_US), mesh.now_us
     victim = source(seed, "victim").randrange(mesh.node_count)
     others = [node for node in range(mesh.node_count) if node != victim]
     mesh.crash([victim])
-    _run_until(
+    run_until(
         mesh,
         lambda: all(mesh.view(other, victim) is View.DEAD for other in others),
         within_us=CRASH_SEEN_US_MAX,
@@ -64,7 +64,7 @@ def crash_seen_by_all(mesh: Mesh, seed: int) -> Outcome:
 
 def false_deaths(mesh: Mesh, seed: int) -> Outcome:
     """Nothing happens for an hour but losses: how many views of a node turned to dead."""
-    _settle(mesh)
+    settle(mesh)
     changes = mesh.watch(every_us=HOUR_WATCH_US)
     mesh.run_for(HOUR_US)
     everybody = set(range(mesh.node_count))
@@ -83,7 +83,7 @@ def frozen(mesh: Mesh, seed: int) -> Outcome:
     frozen node turned to dead or back in this minute, as the events of Serf would tell, and the
     same with the time after it in which they return.
     """
-    _settle(mesh)
+    settle(mesh)
     count = mesh.node_count
     stalling = sorted(source(seed, "frozen").sample(range(count), count // 10))
     healthy = set(range(count)) - set(stalling)
@@ -117,7 +117,7 @@ def half_cut(mesh: Mesh, seed: int) -> Outcome:
 
     What the node itself believes is not counted, but told beside.
     """
-    _settle(mesh)
+    settle(mesh)
     count = mesh.node_count
     deaf, heard = source(seed, "half-cut").sample(range(count), 2)
     others = set(range(count)) - {deaf}
@@ -139,7 +139,7 @@ def healed_after(split_us: int) -> Scenario:
 
     def healed(mesh: Mesh, seed: int) -> Outcome:
         """Seconds from the heal until no view is wrong."""
-        _settle(mesh)
+        settle(mesh)
         count = mesh.node_count
         shuffled = source(seed, "halves").sample(range(count), count)
         one, other = shuffled[: count // 2], shuffled[count // 2 :]
@@ -160,7 +160,7 @@ def all_down_and_back(mesh: Mesh, seed: int) -> Outcome:
 
     The sample is the seconds from the last start until no view is wrong.
     """
-    _settle(mesh)
+    settle(mesh)
     rng = source(seed, "all down")
     everybody = range(mesh.node_count)
     stays = rng.choice(everybody)
@@ -185,7 +185,7 @@ def join_storm(mesh: Mesh, seed: int) -> Outcome:
 
 def idle_cost(mesh: Mesh, seed: int) -> Outcome:
     """Nothing happens: frame bytes that a node receives, in kbit/s, mean over the nodes."""
-    _settle(mesh)
+    settle(mesh)
     mesh.run_for(SETTLE_US)
     before = mesh.traffic()
     mesh.run_for(IDLE_US)
@@ -208,7 +208,7 @@ class NotSettled(Exception):
     """A mesh to which nothing happens is not complete: there is nothing to measure."""
 
 
-def _settle(mesh: Mesh) -> None:
+def settle(mesh: Mesh) -> None:
     """Start all nodes, and let time pass until they know each other, and some more.
 
     Raises NotSettled.
@@ -234,12 +234,12 @@ def _until_full(mesh: Mesh, within_us: int) -> float:
                 return False
         return True
 
-    if not _run_until(mesh, is_full, within_us=within_us):
+    if not run_until(mesh, is_full, within_us=within_us):
         return NEVER
     return (mesh.now_us - begun_us) / US_PER_S
 
 
-def _run_until(mesh: Mesh, is_reached: Callable[[], bool], *, within_us: int) -> bool:
+def run_until(mesh: Mesh, is_reached: Callable[[], bool], *, within_us: int) -> bool:
     end_us = mesh.now_us + within_us
     while not is_reached():
         if mesh.now_us >= end_us:
