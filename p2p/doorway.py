@@ -4,12 +4,20 @@ Peer ids are free to make and cost us a handshake to learn, so a flood of connec
 its address: by how many there are at once, how many begin, and how many lead to nothing. The last
 two end in a ban of the address; connections that stand stay. An IPv6 address counts as its /64,
 which one subscriber has whole.
+
+Floods from many addresses are met by a bound on strangers, those who were not admitted (yet). When
+their places are taken one has to leave: one of the address whose connections led to nothing most
+often, at random among equals, of which the newest stays. To refuse whoever is the newest would let
+those who came first shut the door, and to drop the oldest would let a flood push out every
+handshake that is under way. (sshd draws, too: `MaxStartups`.)
 """
 
 from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from collections.abc import Sequence
+from random import Random
 from typing import Final
 
 from msgspec import Struct
@@ -26,9 +34,11 @@ class DoorwaySettings(Struct, frozen=True, kw_only=True):
     `entry_rate` is about connections that begin: each costs a handshake, some 10 ms of CPU.
     `failure_rate` is about those that were refused, or that spoke no libp2p, had another network
     key, or said nothing: a household whose devices have an old key stays within it.
+    `strangers_max` is of all addresses together.
     """
 
     connections_max: int = 32
+    strangers_max: int = 20
     entry_rate: Rate = Rate(per_s=8, burst=64)
     failure_rate: Rate = Rate(per_s=1, burst=64)
     ban_s: float = 60.0
@@ -40,8 +50,9 @@ class Doorway:
     Full tables refuse addresses that are not in them: they empty within a minute.
     """
 
-    def __init__(self, settings: DoorwaySettings) -> None:
+    def __init__(self, settings: DoorwaySettings, rng: Random) -> None:
         self._settings = settings
+        self._rng = rng
         self._inside: Counter[str] = Counter()
         self._entries = RateTable[str](settings.entry_rate, count_max=ADDRESSES_MAX)
         self._failures = RateTable[str](settings.failure_rate, count_max=ADDRESSES_MAX)
@@ -66,6 +77,19 @@ class Doorway:
             return "too often from one address"
         self._inside[place] += 1
         return None
+
+    def whom_to_turn_out(self, strangers: Sequence[str], *, now_s: float) -> int | None:
+        """Return which of the strangers inside has to leave; None if there is room for all.
+
+        `strangers` are their addresses, the newest last, which among equals stays; what is returned
+        is a place among them.
+        """
+        if len(strangers) <= self._settings.strangers_max:
+            return None
+        lefts = [self._failures.left(_place_of(ip), now_s=now_s) for ip in strangers]
+        *others, newest = range(len(strangers))
+        least = [place for place in others if lefts[place] == min(lefts)]
+        return self._rng.choice(least) if least else newest
 
     def left(self, ip: str) -> None:
         """Take back the place of a connection that ended."""

@@ -27,5 +27,5 @@ class HostConfig:
     connections_per_peer_max: int = 4
     member_streams_max: int = 128
     stranger_streams_max: int = 8
-    stranger_s_max: float = 60.0
+    stranger_s_max: float = 30.0
     mdns_service: str | None = None

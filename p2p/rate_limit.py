@@ -34,8 +34,12 @@ class TokenBucket:
 
     def is_full(self, *, now_s: float) -> bool:
         """Say whether nothing was taken for long enough to forget the bucket."""
+        return self.left(now_s=now_s) >= self._rate.burst
+
+    def left(self, *, now_s: float) -> float:
+        """Return how many tokens could be taken; a debt is less than none."""
         self._fill(now_s)
-        return self._tokens >= self._rate.burst
+        return self._tokens
 
     def take(self, tokens: float, *, now_s: float) -> bool:
         """Take `tokens` if they are there."""
@@ -108,6 +112,11 @@ class RateTable(Generic[Key]):
                 return False
             bucket = self._buckets[key] = TokenBucket(self._rate, now_s=now_s)
         return bucket.take(tokens, now_s=now_s)
+
+    def left(self, key: Key, *, now_s: float) -> float:
+        """Return how many tokens `key` could take."""
+        bucket = self._buckets.get(key)
+        return self._rate.burst if bucket is None else bucket.left(now_s=now_s)
 
     def _forget_full(self, now_s: float) -> None:
         for key in [key for key, held in self._buckets.items() if held.is_full(now_s=now_s)]:

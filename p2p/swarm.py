@@ -10,6 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import Final
 
 import structlog
@@ -56,6 +57,23 @@ class SwarmLimits:
     stranger_s_max: float
 
 
+@dataclass(slots=True, eq=False)
+class _Visitor:
+    """An incoming connection. `peer` is None until its handshake is over."""
+
+    connection: TcpConnection
+    peer: ID | None = None
+    is_turned_out: bool = False
+
+    @property
+    def ip(self) -> str:
+        return self.connection.remote.host
+
+    def turn_out(self) -> None:
+        self.is_turned_out = True
+        self.connection.abort()
+
+
 class MeshSwarm(Swarm):
     """libp2p's swarm, accepting and dialling by our rules."""
 
@@ -85,7 +103,8 @@ class MeshSwarm(Swarm):
         self._is_admitted = is_admitted
         self._judge = judge
         self._counters = counters
-        self._doorway = Doorway(limits.doorway)
+        self._doorway = Doorway(limits.doorway, SystemRandom())
+        self._visitors: dict[_Visitor, None] = {}  # in the order in which they came
         self._streams_per_peer: Counter[ID] = Counter()
         self._dialling: dict[ID, trio.Event] = {}
 
@@ -102,24 +121,46 @@ class MeshSwarm(Swarm):
             self._note_failure(ip)
             read_write_closer.abort()
             return
+        visitor = _Visitor(read_write_closer)
+        self._visitors[visitor] = None
+        self._make_room()
         try:
-            await self._accept(read_write_closer, maddr)
+            await self._accept(visitor, maddr)
         except Exception as error:  # noqa: BLE001 - a stranger's handshake must not end the host
             self._counters.connections_failed.increment()
             log.info("connection.refused", address=ip, reason=why(error))
             self._note_failure(ip)
         finally:
+            del self._visitors[visitor]
             self._doorway.left(ip)
             with trio.move_on_after(1, shield=True):
                 await read_write_closer.close()
+
+    def _make_room(self) -> None:
+        """Let a stranger leave if there are more than there may be."""
+        strangers = [visitor for visitor in self._visitors if self._is_stranger(visitor)]
+        ips = [stranger.ip for stranger in strangers]
+        place = self._doorway.whom_to_turn_out(ips, now_s=trio.current_time())
+        if place is not None:
+            strangers[place].turn_out()
+
+    def _is_stranger(self, visitor: _Visitor) -> bool:
+        """Say whether a connection takes one of the places of strangers."""
+        if visitor.is_turned_out:
+            return False
+        return visitor.peer is None or not self._is_admitted(visitor.peer)
 
     def _note_failure(self, ip: str) -> None:
         if self._doorway.on_failure(ip, now_s=trio.current_time()):
             self._counters.addresses_banned.increment()
             log.warning("address.banned", address=ip, reason="too many connections to no end")
 
-    async def _accept(self, connection: TcpConnection, maddr: Multiaddr) -> None:
-        muxed = await self.upgrade_inbound_raw_conn(RawConnection(connection, False), maddr)
+    async def _accept(self, visitor: _Visitor, maddr: Multiaddr) -> None:
+        if visitor.is_turned_out:
+            raise SwarmException("too many strangers, and its address failed most often")
+        raw = RawConnection(visitor.connection, False)
+        muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
+        visitor.peer = muxed.peer_id
         if self._judge.is_banned(peer_of(muxed.peer_id)):
             raise SwarmException("banned")
         if len(self.get_connections(muxed.peer_id)) > self._limits.connections_per_peer_max:
@@ -127,6 +168,8 @@ class MeshSwarm(Swarm):
         closed: trio.Event = muxed.event_closed  # type: ignore[attr-defined] # every Yamux has it
         with trio.move_on_after(self._limits.stranger_s_max):
             await closed.wait()
+        if visitor.is_turned_out:
+            raise SwarmException("made way for another stranger")
         if self._is_admitted(muxed.peer_id):
             await closed.wait()
         elif not closed.is_set():

@@ -7,19 +7,30 @@ Each attacker is a process of its own, at the rates that `tests/support/attacker
 from __future__ import annotations
 
 import json
+import os
 
 import psutil
 import pytest
 import trio
 from support.attackers import attacking
 from support.daemons import Daemons, Device, await_ready
-from support.hard_daemons import assert_healthy, invitation_of
+from support.hard_daemons import assert_healthy, bare_host, greet, hello, invitation_of, reach
 from support.honest import probing, quantile
+
+from p2p.errors import NetworkError
+from p2p.host import Host
+from p2p.joining import redeem
+from wire.membership import Invitation
+from wire.messages import LINK_PROTOCOL, Hello
 
 ATTACK_S = 7.0
 QUIET_S = 3.0
 BANNED_WITHIN_S = 5.0
 GROWN_MIB_MAX = 20
+CROWD_S = 25.0
+CROWDED_AFTER_S = 6.0  # its forty addresses have dialled by then
+LET_IN_WITHIN_S = 5.0
+DIAL_AGAIN_S = 0.5
 # The bar is twice the usual. The machine has two cores for all processes of this test, so a round
 # trip of 3 ms may take a few more without the daemon having done anything.
 SLOWER_MAX = 2.0
@@ -69,3 +80,48 @@ async def test_an_attacker_is_banned_and_an_honest_member_does_not_notice(
         assert rss - before < GROWN_MIB_MAX << 20
         assert quantile(probe.round_trips_s, 0.5) < SLOWER_MAX * usual_s + SCHEDULING_S
     await trio.to_thread.run_sync(assert_healthy, house)
+
+
+async def test_a_member_gets_in_while_strangers_from_forty_addresses_want_every_place(
+    house: Device,
+) -> None:
+    members = 4
+    invitation = await invitation_of(house, uses=members)
+    token = await trio.to_thread.run_sync(house.invite)
+    async with trio.open_nursery() as nursery:
+        first_words = []
+        for _ in range(members):
+            host = await nursery.start(run_member, invitation)
+            papers = await redeem(host, invitation, "member")
+            await host.disconnect(invitation.issuer)
+            first_words.append((host, hello(papers.genesis, papers.chain, LINK_PROTOCOL)))
+        with attacking("crowd", token, CROWD_S) as attacker:
+            await trio.sleep(CROWDED_AFTER_S)
+            for host, first in first_words:
+                with trio.fail_after(LET_IN_WITHIN_S):
+                    await get_in(host, invitation, first)
+            assert attacker.poll() is None, "the attack was over before"
+        nursery.cancel_scope.cancel()
+    await trio.to_thread.run_sync(assert_healthy, house)
+
+
+async def run_member(
+    invitation: Invitation, *, task_status: trio.TaskStatus[Host] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a host that knows what is in an invitation."""
+    async with bare_host(os.urandom(32), invitation) as host:
+        task_status.started(host)
+        await trio.sleep_forever()
+
+
+async def get_in(host: Host, invitation: Invitation, first: Hello) -> None:
+    """Link to the daemon, again and again until it answers."""
+    while True:
+        try:
+            await reach(host, invitation)
+            _, answer = await greet(host, invitation.issuer, first)
+        except NetworkError:
+            answer = None
+        if isinstance(answer, Hello):
+            return
+        await trio.sleep(DIAL_AGAIN_S)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +14,7 @@ from p2p.rate_limit import Rate
 HERE, THERE = "192.0.2.1", "192.0.2.2"
 SETTINGS = DoorwaySettings(
     connections_max=3,
+    strangers_max=4,
     entry_rate=Rate(per_s=1, burst=5),
     failure_rate=Rate(per_s=1, burst=4),
     ban_s=60,
@@ -18,7 +22,7 @@ SETTINGS = DoorwaySettings(
 
 
 def test_an_address_has_so_many_connections_at_once_and_others_are_not_concerned() -> None:
-    doorway = Doorway(SETTINGS)
+    doorway = Doorway(SETTINGS, Random(1))
     assert [doorway.objection(HERE, now_s=0) for _ in range(3)] == [None] * 3
     assert "too many" in (doorway.objection(HERE, now_s=0) or "")
     assert doorway.objection(THERE, now_s=0) is None
@@ -28,7 +32,7 @@ def test_an_address_has_so_many_connections_at_once_and_others_are_not_concerned
 
 
 def test_an_address_begins_so_many_connections_in_a_time() -> None:
-    doorway = Doorway(SETTINGS)
+    doorway = Doorway(SETTINGS, Random(1))
     for _ in range(5):
         assert doorway.objection(HERE, now_s=0) is None
         doorway.left(HERE)
@@ -38,7 +42,7 @@ def test_an_address_begins_so_many_connections_in_a_time() -> None:
 
 
 def test_connections_that_lead_to_nothing_end_in_a_ban_of_their_address_that_ends() -> None:
-    doorway = Doorway(SETTINGS)
+    doorway = Doorway(SETTINGS, Random(1))
     assert doorway.objection(HERE, now_s=0) is None
     assert [doorway.on_failure(HERE, now_s=0) for _ in range(6)] == [False] * 4 + [True, False]
     assert doorway.objection(HERE, now_s=59) == "banned"
@@ -48,12 +52,12 @@ def test_connections_that_lead_to_nothing_end_in_a_ban_of_their_address_that_end
 
 
 def test_a_household_with_an_old_key_is_not_banned() -> None:
-    doorway = Doorway(DoorwaySettings())
+    doorway = Doorway(DoorwaySettings(), Random(1))
     assert not any(doorway.on_failure(HERE, now_s=second) for second in range(100_000))
 
 
 def test_an_ipv6_subscriber_is_one_address() -> None:
-    doorway = Doorway(SETTINGS)
+    doorway = Doorway(SETTINGS, Random(1))
     for number in range(3):
         assert doorway.objection(f"2001:db8:0:1::{number}", now_s=0) is None
     assert doorway.objection("2001:db8:0:1:ffff::9", now_s=0) is not None
@@ -63,7 +67,7 @@ def test_an_ipv6_subscriber_is_one_address() -> None:
 
 
 def test_more_addresses_than_are_remembered_get_nothing_until_others_are_quiet() -> None:
-    doorway = Doorway(SETTINGS)
+    doorway = Doorway(SETTINGS, Random(1))
     ips = [f"10.0.{number >> 8}.{number & 255}" for number in range(ADDRESSES_MAX + 1)]
     for ip in ips[:-1]:
         assert doorway.objection(ip, now_s=0) is None
@@ -72,7 +76,7 @@ def test_more_addresses_than_are_remembered_get_nothing_until_others_are_quiet()
 
 
 def test_bans_of_more_addresses_than_are_remembered_forget_the_oldest() -> None:
-    doorway = Doorway(SETTINGS)
+    doorway = Doorway(SETTINGS, Random(1))
     ips = [f"10.0.{number >> 8}.{number & 255}" for number in range(ADDRESSES_MAX + 1)]
     for now_s, ip in enumerate(ips):
         banned = [doorway.on_failure(ip, now_s=now_s / 100) for _ in range(5)]
@@ -83,7 +87,7 @@ def test_bans_of_more_addresses_than_are_remembered_forget_the_oldest() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from([HERE, THERE]), st.booleans()), max_size=40))
 def test_places_are_neither_lost_nor_made(moves: list[tuple[str, bool]]) -> None:
-    doorway = Doorway(SETTINGS)
+    doorway = Doorway(SETTINGS, Random(1))
     inside: list[str] = []
     for ip, comes in moves:
         if comes and doorway.objection(ip, now_s=0) is None:
@@ -93,3 +97,44 @@ def test_places_are_neither_lost_nor_made(moves: list[tuple[str, bool]]) -> None
             doorway.left(ip)
         assert doorway.inside_count == len(inside)
         assert inside.count(ip) <= SETTINGS.connections_max
+
+
+def test_strangers_make_way_only_when_there_are_too_many() -> None:
+    doorway = Doorway(SETTINGS, Random(1))
+    assert doorway.whom_to_turn_out([HERE] * 4, now_s=0) is None
+    drawn = {doorway.whom_to_turn_out([HERE] * 5, now_s=0) for _ in range(50)}
+    assert drawn == set(range(4)), "the newest stays"
+
+
+def test_strangers_of_the_address_that_failed_most_make_way_first() -> None:
+    doorway = Doorway(SETTINGS, Random(1))
+    for _ in range(2):
+        doorway.on_failure(THERE, now_s=0)
+    strangers = [HERE, HERE, THERE, HERE, HERE]
+    assert {doorway.whom_to_turn_out(strangers, now_s=0) for _ in range(50)} == {2}
+    assert {doorway.whom_to_turn_out(strangers, now_s=2) for _ in range(50)} == set(range(4))
+    assert doorway.whom_to_turn_out([HERE] * 4 + [THERE], now_s=0) == 4
+
+
+@pytest.mark.parametrize("addresses_count", [1, 5, 40])
+def test_handshakes_survive_a_flood_from_addresses_that_come_again(addresses_count: int) -> None:
+    survived_count = sum(survives_a_flood(addresses_count, Random(seed)) for seed in range(50))
+    assert survived_count >= 45
+
+
+def survives_a_flood(addresses_count: int, rng: Random) -> bool:
+    """Return whether one that takes half a second gets through when 100 others come a second."""
+    doorway = Doorway(DoorwaySettings(), rng)
+    strangers: list[str] = []
+
+    def enter(ip: str, now_s: float) -> None:
+        strangers.append(ip)
+        place = doorway.whom_to_turn_out(strangers, now_s=now_s)
+        if place is not None:
+            doorway.on_failure(strangers.pop(place), now_s=now_s)
+
+    for number in range(350):
+        if number == 300:
+            enter(HERE, number / 100)
+        enter(f"198.51.100.{number % addresses_count}", number / 100)
+    return HERE in strangers

@@ -27,7 +27,7 @@ from p2p.streams import Stream
 from telemetry.metrics import Metrics
 
 ECHO = "/test/echo/1"
-UNHURRIED = DoorwaySettings(entry_rate=Rate(per_s=1_000, burst=1_000))
+UNHURRIED = DoorwaySettings(strangers_max=64, entry_rate=Rate(per_s=1_000, burst=1_000))
 
 
 async def raw_connection(host: Host) -> trio.SocketStream:
@@ -202,6 +202,40 @@ async def test_a_stranger_that_is_never_admitted_is_disconnected() -> None:
         await connect(alice, bob)
         await connect(carol, bob)
         await until(lambda: bob.connected() == {carol.peer})
+
+
+async def test_strangers_make_way_for_strangers_and_members_stay() -> None:
+    places_count = 2
+    host = Host(config(1, doorway=DoorwaySettings(strangers_max=places_count)))
+    member, *strangers = [Host(config(number)) for number in range(2, 8)]
+    async with running(host, member, *strangers):
+        await befriend(member, host)
+        for stranger in strangers:
+            await connect(stranger, host)
+        await until(lambda: strangers[-1].peer in host.connected())
+        await until(lambda: len(host.connected()) == 1 + places_count)
+        assert member.peer in host.connected()
+
+
+async def test_silence_makes_way_for_those_who_speak() -> None:
+    alice, bob = Host(config(1)), Host(config(2, doorway=DoorwaySettings(strangers_max=2)))
+    async with running(alice, bob):
+        silent = [await raw_connection(bob) for _ in range(4)]
+        await connect(alice, bob)
+        ended = []
+
+        async def await_end(stream: trio.SocketStream) -> None:
+            async with stream:
+                while await stream.receive_some():
+                    pass
+                ended.append(stream)
+
+        async with trio.open_nursery() as nursery:
+            for stream in silent:
+                nursery.start_soon(await_end, stream)
+            await until(lambda: len(ended) == 3)
+            assert alice.peer in bob.connected()
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_strangers_streams_are_limited() -> None:

@@ -19,7 +19,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from libp2p.abc import ISecureTransport
+from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_PROTOCOL
+from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, TYPE_PING, YAMUX_HEADER_FORMAT
 from support.hard_daemons import CODEC, bare_host, greet, hello
 
@@ -27,8 +33,11 @@ from p2p.addresses import parse_address
 from p2p.errors import NetworkError
 from p2p.framing import framed
 from p2p.host import Host
-from p2p.identity import libp2p_id
+from p2p.identity import key_pair, libp2p_id
 from p2p.joining import redeem
+from p2p.judge import Judge
+from p2p.muxing import NoiseYamuxUpgrader
+from p2p.transport import TcpConnection
 from wire.codec import FRAME_BYTES_MAX, FRAME_VERSION, encode_envelope
 from wire.ids import mesh_text
 from wire.keys import Ed25519Keys, Ed25519Verifier
@@ -40,6 +49,7 @@ from wire.signed import Signed, sign
 MESSAGES_PER_S = 10_000
 BURST_COUNT = 100  # messages in one write
 CONNECTIONS_COUNT = 500
+CROWD_ADDRESSES = [f"127.0.2.{number}" for number in range(1, 41)]
 NICENESS = 10
 AGAIN_S = 0.1  # how soon one that was thrown out is back
 SILENCE_S = 2.0  # a connection that lives this long was let in
@@ -176,6 +186,42 @@ async def slow_dials(attack: Attack) -> None:
 async def connections(attack: Attack) -> None:
     """Open 500 connections at once, the first bytes right."""
     await _from_outside(attack, os.urandom(24), CONNECTIONS_COUNT)
+
+
+async def crowd(attack: Attack) -> None:
+    """Know the network key, and hold two connections from each of forty addresses."""
+    attack.started_s = trio.current_time()
+
+    async def hold(ip: str) -> None:
+        while True:
+            with contextlib.suppress(Exception):  # however the daemon ended it
+                await _hold(attack, ip)
+            await trio.sleep(AGAIN_S * 5)
+
+    with trio.move_on_after(attack.seconds):
+        async with trio.open_nursery() as nursery:
+            for ip in CROWD_ADDRESSES * 2:
+                nursery.start_soon(hold, ip)
+
+
+async def _hold(attack: Attack, ip: str) -> None:
+    """Connect as a libp2p host that nobody knows, and then say nothing until thrown out."""
+    invitation = attack.invitation
+    address = parse_address(invitation.addresses[0])
+    attack.sent_count += 1
+    async with await trio.open_tcp_stream(address.host, address.port, local_address=ip) as stream:
+        connection = TcpConnection(stream, (invitation.network_key,))
+        keys = key_pair(os.urandom(32))
+        noise: ISecureTransport = NoiseTransport(keys, create_x25519_key_pair().private_key)
+        upgrader = NoiseYamuxUpgrader(
+            {TProtocol(NOISE_PROTOCOL): noise}, lambda peer: False, Judge()
+        )
+        daemon = libp2p_id(invitation.issuer)
+        secured = await upgrader.upgrade_security(RawConnection(connection, True), True, daemon)
+        await upgrader.upgrade_connection(secured, daemon)
+        while await connection.read():
+            pass
+        attack.note_refused()
 
 
 # --- on a link ------------------------------------------------------------------------------------
@@ -352,6 +398,7 @@ KINDS: dict[str, Callable[[Attack], Awaitable[None]]] = {
         garbage,
         slow_dials,
         connections,
+        crowd,
         forged_records,
         heartbeats,
         garbage_frames,
