@@ -1,8 +1,9 @@
 """How peers behave: scores that offences lower and time restores, and bans.
 
 One for the host, its gossip and its links, so that offences add up wherever they were committed.
-Scores outlive connections: hanging up and coming back cleans nothing. Both tables are bounded: a
-full one forgets whoever is nearest to being forgotten anyway.
+Scores outlive connections: hanging up and coming back cleans nothing. Slowness lowers a score, too,
+but bans nobody that did nothing else: a disk may hang again and again, and whoever is slow loses
+its links anyway. All tables are bounded: a full one forgets whoever is nearest to being forgotten.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class ConductSettings(Struct, frozen=True, kw_only=True):
     """What offences cost and how long a ban lasts. Higher costs ban faulty peers sooner.
 
     Five malformed frames, or two forged signatures, within a minute and a half are too many. So are
-    a second of sending faster than one may, and four stalls in five minutes: a device that was
-    frozen or suspended stalls once, and one behind a bad line now and then.
+    a second of sending faster than one may, and half of that from a device that stalled twice in
+    five minutes. Stalls take `slowness_max` together, however many there are.
     """
 
     score_max: float = 100.0
@@ -36,6 +37,7 @@ class ConductSettings(Struct, frozen=True, kw_only=True):
     forged_cost: float = 55.0
     flooded_cost: float = 55.0
     stalled_cost: float = 32.0
+    slowness_max: float = 64.0
     restored_per_s: float = 0.1
     ban_s: float = 600.0
     peers_count_max: int = 1_024
@@ -58,7 +60,9 @@ class Conduct:
 
     def __init__(self, settings: ConductSettings) -> None:
         self._settings = settings
-        self._clean_s: dict[PeerId, float] = {}  # when the peer's score is whole again
+        # When a peer's score is whole again, so far as it was guilt and so far as it was slowness.
+        self._innocent_s: dict[PeerId, float] = {}
+        self._swift_s: dict[PeerId, float] = {}
         self._banned_until_s: dict[PeerId, float] = {}
 
     def on_offence(self, peer: PeerId, offence: Offence, *, now_s: float) -> bool:
@@ -69,13 +73,21 @@ class Conduct:
         settings = self._settings
         if self.banned_for_s(peer, now_s=now_s):
             return False
-        clean_s = max(self._clean_s.pop(peer, now_s), now_s)
-        clean_s += settings.cost(offence) / settings.restored_per_s
-        if (clean_s - now_s) * settings.restored_per_s < settings.score_max:
-            _insert(self._clean_s, peer, clean_s, settings.peers_count_max)
-            return False
-        _insert(self._banned_until_s, peer, now_s + settings.ban_s, settings.peers_count_max)
-        return True
+        guilt_s = max(0.0, self._innocent_s.pop(peer, now_s) - now_s)
+        slow_s = max(0.0, self._swift_s.pop(peer, now_s) - now_s)
+        cost_s = settings.cost(offence) / settings.restored_per_s
+        if offence is Offence.STALLED:
+            slow_s = min(slow_s + cost_s, settings.slowness_max / settings.restored_per_s)
+        else:
+            guilt_s += cost_s
+        if guilt_s and (guilt_s + slow_s) * settings.restored_per_s >= settings.score_max:
+            self.ban(peer, for_s=settings.ban_s, now_s=now_s)
+            return True
+        if guilt_s:
+            _insert(self._innocent_s, peer, now_s + guilt_s, settings.peers_count_max)
+        if slow_s:
+            _insert(self._swift_s, peer, now_s + slow_s, settings.peers_count_max)
+        return False
 
     def ban(self, peer: PeerId, *, for_s: float, now_s: float) -> None:
         """Take nothing from the peer for a while, whatever it did elsewhere."""

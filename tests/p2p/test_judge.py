@@ -21,7 +21,6 @@ PEER = PeerId(b"p" * 32)
         (Offence.MALFORMED, 5),
         (Offence.FORGED, 2),
         (Offence.FLOODED, 2),
-        (Offence.STALLED, 4),
     ],
 )
 async def test_offences_end_in_a_ban_that_ends(
@@ -46,13 +45,37 @@ async def test_offences_add_up_wherever_they_were_committed(autojump_clock: Mock
     assert judge.blame(PEER, Offence.FLOODED, "frames")
 
 
-async def test_a_device_that_was_frozen_now_and_then_is_not_banned(
-    autojump_clock: MockClock,
+async def test_slowness_alone_is_no_ban(autojump_clock: MockClock) -> None:
+    judge = Judge()
+    assert not any(judge.blame(PEER, Offence.STALLED, "its disk hangs") for _ in range(100))
+    assert not judge.is_banned(PEER)
+
+
+@pytest.mark.parametrize(
+    "offences",
+    [
+        (Offence.STALLED, Offence.STALLED, Offence.FLOODED),
+        (Offence.STALLED, Offence.FLOODED, Offence.STALLED),
+        (Offence.FLOODED, Offence.STALLED, Offence.STALLED),
+        (*[Offence.STALLED] * 9, Offence.MALFORMED, Offence.MALFORMED),
+    ],
+)
+async def test_slowness_beside_another_offence_ends_in_a_ban(
+    autojump_clock: MockClock, offences: tuple[Offence, ...]
 ) -> None:
     judge = Judge()
-    for _ in range(20):
-        assert not judge.blame(PEER, Offence.STALLED, "a suspended laptop")
-        await trio.sleep(320)
+    blamed = [judge.blame(PEER, offence, "a test") for offence in offences]
+    assert blamed == [False] * (len(offences) - 1) + [True]
+
+
+async def test_slowness_is_forgotten_in_minutes(autojump_clock: MockClock) -> None:
+    judge = Judge()
+    for _ in range(100):
+        judge.blame(PEER, Offence.STALLED, "its disk hangs")
+    settings = ConductSettings()
+    await trio.sleep(settings.slowness_max / settings.restored_per_s)
+    assert not judge.blame(PEER, Offence.FLOODED, "a test")
+    assert not judge.blame(PEER, Offence.STALLED, "a test")
 
 
 def test_a_pace_counts_what_is_taken_from_an_almost_empty_bucket() -> None:

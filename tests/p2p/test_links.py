@@ -511,6 +511,27 @@ async def test_a_reader_that_stands_still_ends_the_link_not_the_sender(
         await b.wait_for(LinkDown)
 
 
+async def test_a_device_whose_disk_hangs_again_and_again_loses_its_links_and_is_linked_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with two(net=MemoryNetwork(window_bytes=20_000)) as (a, b):
+        began_s = trio.current_time()
+        for hangs_count in range(1, 9):
+            b.may_emit = trio.Event()
+            b.may_emit.set()
+            await a.dial(b)
+            await b.wait_for(LinkUp, hangs_count)
+            b.may_emit = trio.Event()
+            for _ in range(20):
+                a.links.enqueue(b.peer, bulky(8_000))
+            await a.wait_for(LinkDown, hangs_count)
+            b.may_emit.set()
+            await b.wait_for(LinkDown, hangs_count)
+            assert a.count("meshd_peers_stalled_total") == hangs_count
+        assert trio.current_time() - began_s < 300
+        assert not a.count("meshd_peers_banned_total")
+
+
 async def test_a_reader_that_stands_still_does_not_hold_up_the_stop(
     autojump_clock: MockClock,
 ) -> None:
