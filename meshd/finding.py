@@ -34,7 +34,7 @@ class ProviderHost(Protocol):
         """Stop claiming a key."""
         ...
 
-    async def find_providers(self, key: str) -> tuple[FoundProvider, ...]:
+    async def find_providers(self, key: str, *, is_thorough: bool) -> tuple[FoundProvider, ...]:
         """Return who claims to provide `key`."""
         ...
 
@@ -84,7 +84,7 @@ class Finding:
         if self._is_enabled:
             with trio.move_on_after(LOOKUP_S_MAX):
                 try:
-                    found = await self._host.find_providers(find.key)
+                    found = await self._host.find_providers(find.key, is_thorough=find.is_thorough)
                 except NetworkError as error:
                     log.info("lookup.failed", key=find.key, reason=str(error))
         providers = tuple(Provider(one.peer, one.addresses) for one in found)

@@ -17,7 +17,7 @@ from p2p.directory import Chain, Directory
 from p2p.failure_detector import FailureDetector, WatchDue
 from p2p.gossip import AnswerDue, ExchangeDue, Gossip, RumorsDue
 from p2p.liveness import HeartbeatDue, Liveness
-from p2p.lookup import LookupEnds, Lookups, ProvideReviewDue, Providing
+from p2p.lookup import LookupDoubted, LookupEnds, Lookups, ProvideReviewDue, Providing
 from p2p.network_keys import NETWORK_KEY_ROW, NetworkKeyRow, NetworkKeys, PreviousKeyAges
 from p2p.overlay import Overlay, ReviewDue
 from p2p.own_records import (
@@ -317,6 +317,8 @@ class Neighbourhood:
                 return self.providing.on_review_due()
             case LookupEnds():
                 return self.lookups.on_lookup_ends(key)
+            case LookupDoubted():
+                return self.lookups.on_doubted(key)
             case IncarnationDurable():
                 records = self.own_records.on_incarnation_durable(key, now_us=now_us)
                 return self._spread(records) + self._publish(records)

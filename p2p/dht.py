@@ -1,8 +1,9 @@
 """Kademlia provider records: which devices claim to provide a key.
 
-py-libp2p's Kademlia answers others and announces; the lookup is ours, because its own stops at the
-local store, counts the same provider many times and keeps what it found for 48 hours. A record is a
-claim of whoever made it: ask the provider before relying on it.
+py-libp2p's Kademlia answers others; the walk to the nearest is ours (`p2p.provider_lookup`), for
+lookups and announcements: its own believes every name, stops at the local store, counts the same
+provider many times and keeps what it found for 48 hours. A record is a claim of whoever made it:
+ask the provider before relying on it.
 
 Kademlia follows the libp2p specification *kad-dht*; the key of a text is the SHA-256 multihash of
 its UTF-8, so that other implementations, which look up CIDs, find it too.
@@ -11,18 +12,17 @@ its UTF-8, so that other implementations, which look up CIDs, find it too.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, cast
 
 import structlog
 import trio
 from libp2p.abc import INetStream
 from libp2p.custom_types import TProtocol
-from libp2p.kad_dht.common import BUCKET_SIZE, PROTOCOL_ID
+from libp2p.kad_dht.common import PROTOCOL_ID
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.provider_store import ProviderStore
 from libp2p.kad_dht.routing_table import RoutingTable
-from libp2p.kad_dht.utils import sort_peer_ids_by_distance
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
@@ -31,13 +31,15 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no t
 
 from p2p.errors import StreamBroken
 from p2p.gate import Gate
-from p2p.identity import peer_of
-from p2p.kad_query import Named, ask_for_providers, dialable
+from p2p.identity import libp2p_id, peer_of
+from p2p.kad_query import Named, ask_for_providers, claim_of, dialable, tell_provider
 from p2p.members_view import MembersView
-from wire.ids import PeerId
+from p2p.provider_lookup import ProviderLookup
+from wire.ids import PeerId, peer_text
 
-CONCURRENCY: Final = 5
-QUERY_S: Final = 5.0
+LOOKUP_S: Final = 5.0
+QUERY_S: Final = 2.5  # with the dial, if there is no connection
+SLOW_S: Final = 0.6  # then another device is asked meanwhile
 PROVIDED_KEYS_MAX: Final = 20_000
 PROVIDERS_PER_KEY_MAX: Final = 20
 REFRESH_S: Final = 600.0
@@ -92,9 +94,20 @@ class Dht:
     async def provide(self, key: str) -> bool:
         """Announce that we provide `key`; say whether the record was sent to anybody.
 
-        Records are kept for 48 hours by whoever took them: announce again before that.
+        The nearest devices are found as for a lookup, for libp2p's own walk follows every name that
+        a liar makes up. Records are kept for 48 hours by whoever took them: announce again before.
         """
-        return await self.kad.provider_store.provide(record_key(key))
+        store, target = self.kad.provider_store, record_key(key)
+        me = PeerInfo(self._me, self._members.get_addrs())
+        store.providing_keys.add(target)
+        store.add_provider(target, me)
+        walk = self._new_lookup(target, is_thorough=True)
+        await self._run(walk)
+        heard: list[ID] = []
+        async with trio.open_nursery() as nursery:
+            for peer in walk.nearest():
+                nursery.start_soon(self._announce, libp2p_id(peer), target, me, heard)
+        return bool(heard)
 
     def withdraw(self, key: str) -> None:
         """Forget that we provide `key`. What other devices took stays with them: see `Host`."""
@@ -104,67 +117,76 @@ class Dht:
         if target in store.providers and not store.providers[target]:
             del store.providers[target]
 
-    async def find_providers(self, key: str) -> tuple[Provider, ...]:
-        """Return who claims to provide `key`, each device once, from the devices nearest to it.
+    async def find_providers(self, key: str, *, is_thorough: bool = False) -> tuple[Provider, ...]:
+        """Return who claims to provide `key`, each device once, those first whom most named.
 
-        Ends when the 20 nearest known have been asked; the caller's timeout bounds it.
+        A thorough lookup asks all of the nearest. Either takes `LOOKUP_S` at most, and returns what
+        was found by then.
         """
-        target = record_key(key)
-        lookup = _Lookup(self._me, target, self.kad.routing_table.get_peer_ids())
-        for info in self.kad.provider_store.get_providers(target):
-            lookup.add_provider(Named(info.peer_id, tuple(dialable(info.addrs))))
-        while batch := lookup.next_to_ask():
-            async with trio.open_nursery() as nursery:
-                for peer in batch:
-                    nursery.start_soon(self._ask, peer, lookup)
-        return lookup.providers()
+        lookup = self._new_lookup(record_key(key), is_thorough=is_thorough)
+        lookup.add_own_claims(
+            claim_of(Named(info.peer_id, tuple(dialable(info.addrs))))
+            for info in self.kad.provider_store.get_providers(lookup.target)
+        )
+        await self._run(lookup)
+        return tuple(Provider(one.peer, one.addresses) for one in lookup.providers())
 
-    async def _ask(self, peer: ID, lookup: _Lookup) -> None:
+    def _new_lookup(self, target: bytes, *, is_thorough: bool) -> ProviderLookup:
+        lookup = ProviderLookup(own=peer_of(self._me), target=target, is_thorough=is_thorough)
+        lookup.add_linked(map(peer_of, self.kad.routing_table.get_peer_ids()))
+        return lookup
+
+    async def _run(self, lookup: ProviderLookup) -> None:
+        """Ask until the lookup is over, `LOOKUP_S` at most."""
+        with trio.move_on_after(LOOKUP_S):
+            async with trio.open_nursery() as nursery:
+                self._ask_next(lookup, nursery)
+
+    def _ask_next(self, lookup: ProviderLookup, nursery: trio.Nursery) -> None:
+        for peer in lookup.next_to_ask():
+            nursery.start_soon(self._ask, peer, lookup, nursery)
+        if lookup.is_over:
+            nursery.cancel_scope.cancel()
+
+    async def _ask(self, peer: PeerId, lookup: ProviderLookup, nursery: trio.Nursery) -> None:
+        with trio.move_on_after(QUERY_S):
+            async with trio.open_nursery() as asking:
+                asking.start_soon(self._note_slow, peer, lookup, nursery)
+                await self._question(peer, lookup)
+                asking.cancel_scope.cancel()
+        lookup.on_failed(peer)  # unless it answered
+        self._ask_next(lookup, nursery)
+
+    async def _note_slow(self, peer: PeerId, lookup: ProviderLookup, nursery: trio.Nursery) -> None:
+        await trio.sleep(SLOW_S)
+        lookup.on_slow(peer)
+        self._ask_next(lookup, nursery)
+
+    async def _question(self, peer: PeerId, lookup: ProviderLookup) -> None:
+        try:
+            answer = await ask_for_providers(self._members, libp2p_id(peer), lookup.target)
+        except StreamBroken as error:
+            log.info("dht.query_failed", peer_id=peer_text(peer), error=str(error.__cause__))
+            return
+        for named in answer.nearer:
+            self._learn(named)
+        nearer = [peer_of(named.peer) for named in answer.nearer]
+        lookup.on_answer(peer, map(claim_of, answer.providers), nearer)
+
+    async def _announce(self, peer: ID, target: bytes, me: PeerInfo, heard: list[ID]) -> None:
         with trio.move_on_after(QUERY_S):
             try:
-                answer = await ask_for_providers(self._members, peer, lookup.target)
+                await tell_provider(self._members, peer, target, me)
             except StreamBroken as error:
-                log.info("dht.query_failed", peer_id=str(peer), error=str(error.__cause__))
+                log.info("dht.announce_failed", peer_id=str(peer), error=str(error.__cause__))
                 return
-            for named in answer.providers:
-                lookup.add_provider(named)
-            for named in answer.nearer:
-                self._learn(named)
-                lookup.known.add(named.peer)
+            heard.append(peer)
 
     def _learn(self, named: Named) -> None:
         # Of an admitted peer we have addresses from itself; others' word must not join them.
         if not self._gate.is_admitted(named.peer) and named.addresses:
             multiaddrs = [Multiaddr(str(address)) for address in named.addresses]
             self._members.get_peerstore().add_addrs(named.peer, multiaddrs, _HEARSAY_S)
-
-
-class _Lookup:
-    """The state of one lookup: whom we know, whom we asked, who provides."""
-
-    def __init__(self, me: ID, target: bytes, known: Iterable[ID]) -> None:
-        self.target = target
-        self.known = set(known)
-        self._me = me
-        self._asked: set[ID] = set()
-        self._addresses: dict[PeerId, dict[str, None]] = {}
-
-    def next_to_ask(self) -> list[ID]:
-        """Return the next of the 20 nearest that were not asked, [] at the end."""
-        nearest = sort_peer_ids_by_distance(self.target, list(self.known - {self._me}))
-        batch = [peer for peer in nearest[:BUCKET_SIZE] if peer not in self._asked][:CONCURRENCY]
-        self._asked.update(batch)
-        return batch
-
-    def add_provider(self, named: Named) -> None:
-        """Merge one claim with those of the same provider."""
-        kept = self._addresses.setdefault(peer_of(named.peer), {})
-        kept.update(dict.fromkeys(map(str, named.addresses)))
-
-    def providers(self) -> tuple[Provider, ...]:
-        """Return what was found, in the order of its peer ids."""
-        found = sorted(self._addresses.items())
-        return tuple(Provider(peer, tuple(addresses)) for peer, addresses in found)
 
 
 class _MembersKad(KadDHT):

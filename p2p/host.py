@@ -387,13 +387,13 @@ class Host:
         """
         self._dht.withdraw(key)
 
-    async def find_providers(self, key: str) -> tuple[Provider, ...]:
+    async def find_providers(self, key: str, *, is_thorough: bool = False) -> tuple[Provider, ...]:
         """Return who claims to provide `key`, each device once, asked afresh from the network.
 
-        May name ourselves, and devices that stopped providing: ask them. The timeout is the
-        caller's.
+        May name ourselves, and devices that stopped providing: ask them. Those come first whom
+        most others named. Takes `p2p.dht.LOOKUP_S` at most, and returns what was found by then.
         """
-        return await self._dht.find_providers(key)
+        return await self._dht.find_providers(key, is_thorough=is_thorough)
 
     async def publish(self, topic: str, record: bytes) -> None:
         """Send `record` to the topic's subscribers. Raises RecordTooLarge above 32 KiB."""

@@ -2,7 +2,10 @@
 
 A provider record proves nothing: whoever it names is linked to, and its own signed capabilities are
 held against the whole request. So a poisoned record can only waste time: whoever does not hold what
-was said of it, or cannot be reached, makes room for the next that was named.
+was said of it, or cannot be reached, makes room for the next that was named. The DHT answers as
+soon as those it asked agree. They may all have lied: if nobody whom they named proves true, or not
+in two seconds, it is asked to be thorough. Once somebody did, those who need longer are not waited
+for.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ LOOKUPS_MAX = 64
 PROVIDERS_NAMED_MAX = 64
 PROVIDERS_ASKED_MAX = 8  # at a time
 LOOKUP_US_MAX = 8_000_000
+DOUBTED_AFTER_US = 2_000_000
 PROVIDE_REVIEW_EVERY_US = 60_000_000
 FIRST_REVIEW_US = (3_000_000, 6_000_000)
 COMMON_SHARE = 10  # a key that more than a tenth of the directory holds stays in gossip
@@ -39,6 +43,13 @@ class LookupEnds:
 
 
 @dataclass(frozen=True, slots=True)
+class LookupDoubted:
+    """Timer: not all who were named have answered so far."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProvideReviewDue:
     """Timer: see which capabilities are rare enough for the DHT."""
 
@@ -48,6 +59,7 @@ class LookupToken:
     """Names a lookup to the host."""
 
     number: int
+    is_thorough: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,7 +67,9 @@ class _Lookup:
     capabilities: tuple[str, ...]
     via: str
     then: Continue
+    key: str  # what the DHT is asked for
     is_named: bool = False  # the DHT has answered
+    is_thorough: bool = False  # it was asked again, to be thorough
     named: set[PeerId] = field(default_factory=set)
     waiting: deque[Provider] = field(default_factory=deque)
     awaited: set[PeerId] = field(default_factory=set)
@@ -81,23 +95,37 @@ class Lookups:
         if not wants_dht or len(self._lookups) >= LOOKUPS_MAX:
             return then("local", local)
         self._count += 1
-        self._lookups[self._count] = _Lookup(capabilities=capabilities, via=via, then=then)
+        key = self._rarest(capabilities)
+        self._lookups[self._count] = _Lookup(capabilities=capabilities, via=via, then=then, key=key)
         return [
-            FindProviders(self._rarest(capabilities), LookupToken(self._count)),
+            FindProviders(key, LookupToken(self._count)),
             SetTimer(LookupEnds(self._count), LOOKUP_US_MAX),
         ]
 
     def on_providers_found(self, found: ProvidersFound, *, now_us: int) -> list[Effect]:
         """Ask those who were named for their own word."""
-        number = found.token.number if isinstance(found.token, LookupToken) else 0
-        lookup = self._lookups.get(number)
-        if lookup is None or lookup.is_named:
+        token = found.token if isinstance(found.token, LookupToken) else LookupToken(0)
+        number, lookup = token.number, self._lookups.get(token.number)
+        if lookup is None or lookup.is_named or lookup.is_thorough != token.is_thorough:
             return []
         lookup.is_named = True
         providers = found.providers[:PROVIDERS_NAMED_MAX]
-        lookup.named = {provider.peer for provider in providers}
-        lookup.waiting = deque(providers)
-        return self._go_on(number, lookup, now_us=now_us)
+        news = [provider for provider in providers if provider.peer not in lookup.named]
+        lookup.named |= {provider.peer for provider in news}
+        lookup.waiting = deque(news)
+        effects = self._go_on(number, lookup, now_us=now_us)
+        if number in self._lookups and not lookup.is_thorough:
+            effects.append(SetTimer(LookupDoubted(number), DOUBTED_AFTER_US))
+        return effects
+
+    def on_doubted(self, doubted: LookupDoubted) -> list[Effect]:
+        """Answer with who proved true; if nobody did, ask again, and go on with those named."""
+        lookup = self._lookups.get(doubted.number)
+        if lookup is None or lookup.is_thorough:
+            return []
+        if self._found(lookup):
+            return self._finish(doubted.number, lookup)
+        return self._ask_thoroughly(doubted.number, lookup)
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
         """Somebody a lookup waits for is linked now: ask it."""
@@ -145,9 +173,21 @@ class Lookups:
     def _go_on(self, number: int, lookup: _Lookup, *, now_us: int) -> list[Effect]:
         """Ask the next, PROVIDERS_ASKED_MAX at a time; finish when there is nobody to wait for."""
         effects: list[Effect] = []
-        while lookup.waiting and len(lookup.awaited) < PROVIDERS_ASKED_MAX:
+        # Those named first who do not answer leave as much room to those named by the second.
+        asked_max = PROVIDERS_ASKED_MAX * (2 if lookup.is_thorough else 1)
+        while lookup.waiting and len(lookup.awaited) < asked_max:
             effects += self._ask(lookup.waiting.popleft(), lookup, now_us=now_us)
-        return effects if lookup.awaited else effects + self._finish(number, lookup)
+        if lookup.awaited and not (lookup.is_thorough and self._found(lookup)):
+            return effects
+        if not lookup.is_named:
+            return effects  # the thorough answer is still to come
+        if lookup.named and not lookup.is_thorough and not self._found(lookup):
+            return effects + self._ask_thoroughly(number, lookup)
+        return effects + self._finish(number, lookup)
+
+    def _ask_thoroughly(self, number: int, lookup: _Lookup) -> list[Effect]:
+        lookup.is_thorough, lookup.is_named = True, False
+        return [FindProviders(lookup.key, LookupToken(number, is_thorough=True), is_thorough=True)]
 
     def _ask(self, provider: Provider, lookup: _Lookup, *, now_us: int) -> list[Effect]:
         peer = provider.peer
@@ -164,10 +204,14 @@ class Lookups:
     def _finish(self, number: int, lookup: _Lookup) -> list[Effect]:
         del self._lookups[number]
         providers = self._providers(lookup.capabilities)
-        found = [member for member in providers if member.peer in lookup.named]
+        found = self._found(lookup)
         if not found and lookup.via == "any":
             return lookup.then("local" if providers else "dht", providers)
         return lookup.then("dht", found)
+
+    def _found(self, lookup: _Lookup) -> list[Member]:
+        providers = self._providers(lookup.capabilities)
+        return [member for member in providers if member.peer in lookup.named]
 
     def _providers(self, capabilities: tuple[str, ...]) -> list[Member]:
         return self.directory.providers(frozenset(capabilities))

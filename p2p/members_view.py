@@ -8,19 +8,25 @@ them only of admitted peers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
+import trio
 from libp2p.abc import IHost, INetConn, INetStream, INotifee, IPeerStore
 from libp2p.crypto.keys import PrivateKey, PublicKey
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.network.exceptions import SwarmException
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.protocol_muxer.multiselect_client import MULTISELECT_PROTOCOL_ID
+from libp2p.utils.varint import encode_delim, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
 from p2p.gate import Gate
 from p2p.guards import SilentHost
 from p2p.swarm import MeshSwarm
+
+LINE_BYTES_MAX: Final = 1_024
+CLEANUP_S: Final = 1.0
 
 
 class MembersView:
@@ -90,14 +96,45 @@ class MembersView:
 
     async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
         """Open a stream to an admitted peer, under our names. Raises SwarmException."""
-        if not self._gate.is_admitted(peer_id) or not self.get_connections(peer_id):
-            await self._introduce(peer_id)
-        if not self._gate.is_admitted(peer_id):
-            raise SwarmException("not admitted")
+        await self._require(peer_id)
         names = [self._names.get(name, name) for name in protocol_ids]
         stream = await self._host.new_stream(peer_id, names)
         self._gate.track(stream)
         return stream
+
+    async def new_stream_saying(
+        self, peer_id: ID, protocol_id: TProtocol, first: bytes
+    ) -> INetStream:
+        """Open a stream, sending `first` along with what negotiates it. Raises BaseLibp2pError.
+
+        *multistream-select* lets a peer that offers one protocol go on at once: what follows is for
+        whoever agreed to it. So the answer to `first` is there after one round trip, not three.
+        """
+        await self._require(peer_id)
+        name = self._names.get(protocol_id, protocol_id)
+        stream = await self._swarm.new_stream(peer_id)
+        is_agreed = False
+        try:
+            self._gate.track(stream)
+            stream.set_protocol(name)
+            lines = [MULTISELECT_PROTOCOL_ID.encode(), name.encode()]
+            await stream.write(b"".join(map(encode_delim, lines)) + first)
+            for line in lines:
+                echoed = await read_varint_prefixed_bytes_limited(stream, LINE_BYTES_MAX)
+                if echoed != line + b"\n":
+                    raise SwarmException(f"{peer_id} does not serve {name}")
+            is_agreed = True
+        finally:
+            if not is_agreed:
+                with trio.move_on_after(CLEANUP_S, shield=True):
+                    await stream.reset()
+        return stream
+
+    async def _require(self, peer_id: ID) -> None:
+        if not self._gate.is_admitted(peer_id) or not self.get_connections(peer_id):
+            await self._introduce(peer_id)
+        if not self._gate.is_admitted(peer_id):
+            raise SwarmException("not admitted")
 
     async def connect(self, peer_info: PeerInfo) -> None:
         """Refuse: services do not dial. Raises SwarmException."""

@@ -105,10 +105,14 @@ class Withdraw(Struct, frozen=True):
 
 
 class FindProviders(Struct, frozen=True):
-    """Ask the DHT who provides `key`. Answered by `ProvidersFound(token, ...)`."""
+    """Ask the DHT who provides `key`. Answered by `ProvidersFound(token, ...)`.
+
+    A thorough lookup goes on where a usual one ends because those who were asked agree.
+    """
 
     key: str
     token: Hashable
+    is_thorough: bool = False
 
 
 class OutputCheck(Struct, frozen=True):

@@ -43,8 +43,9 @@ class FakeHost:
         """Stop claiming a key."""
         self.withdrawn.append(key)
 
-    async def find_providers(self, key: str) -> tuple[FoundProvider, ...]:
+    async def find_providers(self, key: str, *, is_thorough: bool) -> tuple[FoundProvider, ...]:
         """Find one provider of each key."""
+        self.was_thorough = is_thorough
         await trio.sleep(self.takes_s)
         if self.fails:
             raise PeerUnreachable("nobody")
@@ -187,6 +188,9 @@ async def test_what_is_found_is_told(autojump_clock: MockClock) -> None:
     async with finding() as s:
         await s.finding.find(FindProviders("a", "token"))
         assert s.events == [ProvidersFound("token", (Provider(PEER, ADDRESSES),))]
+        assert not s.host.was_thorough
+        await s.finding.find(FindProviders("a", "token", is_thorough=True))
+        assert s.host.was_thorough
 
 
 @pytest.mark.parametrize("takes_s", [0.5, 1e9])

@@ -6,12 +6,17 @@ import logging
 
 import pytest
 import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+from libp2p.kad_dht.common import PROTOCOL_ID
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.peerinfo import PeerInfo
 from support.hosts import befriend, config, connect, running, until
 
 from p2p.dht import PROVIDED_KEYS_MAX, record_key
 from p2p.host import Host, Provider
 from p2p.identity import libp2p_id
+from p2p.kad_query import ask_for_providers, claim_of
 from wire.ids import PeerId
 
 KEY = "arch:aarch64"
@@ -139,6 +144,52 @@ async def test_a_device_that_is_not_connected_is_introduced_and_then_asked() -> 
         bob._dht.kad.provider_store.providers.clear()  # only carol can tell
         assert await alice.find_providers(KEY) == (claim(carol),)
         assert introduced == [carol.peer]
+
+
+async def test_a_device_that_does_not_answer_hides_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2p.dht.QUERY_S", 0.3)
+    alice, bob, carol = hosts = [Host(config(number)) for number in range(1, 4)]
+
+    async def hang(_: INetStream) -> None:
+        await trio.sleep_forever()
+
+    async with running(*hosts):
+        await family(*hosts)
+        await bob.provide(KEY)
+        carol._members.set_stream_handler(PROTOCOL_ID, hang)
+        with trio.fail_after(2):
+            assert await alice.find_providers(KEY, is_thorough=True) == (claim(bob),)
+
+
+async def test_a_device_that_serves_no_kademlia_is_none_of_the_nearest() -> None:
+    alice, bob, carol = hosts = [Host(config(number)) for number in range(1, 4)]
+    async with running(*hosts):
+        await family(*hosts)
+        carol._libp2p.get_mux().handlers.pop(TProtocol("/meshd/test/kad/1.0.0"))
+        assert await bob.provide(KEY)
+        with trio.fail_after(2):
+            assert await alice.find_providers(KEY, is_thorough=True) == (claim(bob),)
+
+
+async def test_a_question_is_one_write_and_so_takes_one_round_trip(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+    written: list[bytes] = []
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        await bob.provide(KEY)
+        write = NetStream.write
+
+        async def noted(stream: NetStream, frame: bytes) -> None:
+            if stream.muxed_conn.peer_id == libp2p_id(bob.peer):
+                written.append(frame)
+            await write(stream, frame)
+
+        monkeypatch.setattr(NetStream, "write", noted)
+        answer = await ask_for_providers(alice._members, libp2p_id(bob.peer), record_key(KEY))
+        assert [claim_of(named).peer for named in answer.providers] == [bob.peer]
+    assert len(written) == 1
 
 
 async def test_nobody_stores_values() -> None:

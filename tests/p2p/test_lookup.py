@@ -12,11 +12,13 @@ from support.records import capabilities_of, directory_of, presence_of, record_o
 from p2p.directory import Chain, Member, Merge
 from p2p.lookup import (
     COMMON_SHARE,
+    DOUBTED_AFTER_US,
     FIRST_REVIEW_US,
     LOOKUP_US_MAX,
     LOOKUPS_MAX,
     PROVIDERS_ASKED_MAX,
     PROVIDERS_NAMED_MAX,
+    LookupDoubted,
     LookupEnds,
     Lookups,
     LookupToken,
@@ -71,6 +73,12 @@ class Bench:
         """Let the DHT answer."""
         providers = tuple(Provider(device.peer, (address,)) for device in devices)
         found = ProvidersFound(LookupToken(number), providers)
+        return self.lookups.on_providers_found(found, now_us=self.now_us)
+
+    def doubted(self, *devices: Device, number: int = 1) -> list[Effect]:
+        """Let the DHT answer that was asked to be thorough."""
+        providers = tuple(Provider(device.peer, (ADDRESS,)) for device in devices)
+        found = ProvidersFound(LookupToken(number, is_thorough=True), providers)
         return self.lookups.on_providers_found(found, now_us=self.now_us)
 
     def know(self, device: Device, *keys: str, counter: int = 1) -> None:
@@ -195,7 +203,8 @@ def test_this_device_is_found_without_being_asked() -> None:
 def test_a_provider_that_is_not_linked_is_dialled_asked_and_found() -> None:
     bench = Bench()
     bench.find(KEY)
-    assert bench.named(PEER) == [Dial(PEER.peer, (ADDRESS,))]
+    doubt = SetTimer(LookupDoubted(1), DOUBTED_AFTER_US)
+    assert bench.named(PEER) == [Dial(PEER.peer, (ADDRESS,)), doubt]
     assert asked(bench.link(PEER)) == [PEER.peer]
     assert bench.answers == []
     bench.answer(PEER, KEY)
@@ -223,6 +232,7 @@ def test_a_poisoned_record_finds_nobody() -> None:
     bench.named(PEER)
     bench.link(PEER)
     bench.answer(PEER, OTHER_KEY)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
@@ -232,6 +242,7 @@ def test_a_provider_of_one_of_two_capabilities_is_not_found() -> None:
     bench.named(PEER)
     bench.link(PEER)
     bench.answer(PEER, KEY)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
@@ -243,6 +254,7 @@ def test_a_known_device_whose_record_does_not_change_ends_the_wait_with_its_answ
     bench.named(PEER)
     assert bench.answers == []
     bench.answer(PEER, OTHER_KEY)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
@@ -320,6 +332,7 @@ def test_a_provider_that_left_is_not_found() -> None:
     bench.link(PEER)
     gone = [presence_of(PEER, has_left=True), capabilities_of(PEER, KEY)]
     bench.give(PEER, gone)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
@@ -333,6 +346,7 @@ def test_an_unreachable_provider_ends_the_wait() -> None:
     bench.lookups.on_unreachable(PEER.peer, now_us=0)
     assert bench.answers == []
     bench.lookups.on_unreachable(THIRD.peer, now_us=0)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
@@ -343,6 +357,7 @@ def test_a_provider_that_hangs_up_before_it_answers_ends_the_wait() -> None:
     bench.link(PEER)
     del bench.links[PEER.peer]
     bench.lookups.on_unreachable(PEER.peer, now_us=0)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
@@ -361,10 +376,12 @@ def test_a_provider_without_an_address_and_one_too_many_to_dial_are_not_waited_f
     bench.find(KEY)
     unknown = ProvidersFound(LookupToken(1), (Provider(PEER.peer, ()),))
     bench.lookups.on_providers_found(unknown, now_us=0)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
     bench.find(KEY)
     assert dialled(bench.named(PEER, THIRD, number=2)) == [PEER.peer]
     bench.lookups.on_unreachable(PEER.peer, now_us=0)
+    bench.doubted(number=2)
     assert len(bench.answers) == 2
 
 
@@ -399,6 +416,7 @@ def test_a_second_answer_of_the_dht_changes_nothing() -> None:
     bench.named(PEER)
     assert bench.named(THIRD) == []
     bench.lookups.on_unreachable(PEER.peer, now_us=0)
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
@@ -416,6 +434,45 @@ def test_poisoned_providers_do_not_hide_the_true_one_behind_them() -> None:
     bench.link(honest)
     bench.answer(honest, KEY)
     assert bench.answers == [("dht", [honest.peer])]
+
+
+def test_if_nobody_named_proves_true_the_dht_is_asked_to_be_thorough() -> None:
+    bench = Bench()
+    bench.find(KEY)
+    bench.named(PEER)
+    bench.link(PEER)
+    again = FindProviders(KEY, LookupToken(1, is_thorough=True), is_thorough=True)
+    assert bench.answer(PEER, OTHER_KEY) == [again]
+    assert bench.named(THIRD) == [], "a usual answer that comes again is not the thorough one"
+    assert dialled(bench.doubted(PEER, THIRD)) == [THIRD.peer], "the first has been asked"
+    bench.link(THIRD)
+    bench.answer(THIRD, KEY)
+    assert bench.answers == [("dht", [THIRD.peer])]
+
+
+def test_made_up_providers_that_nobody_can_reach_hold_nobody_up() -> None:
+    bench = Bench()
+    bench.find(KEY)
+    made_up, honest = OTHERS[:PROVIDERS_ASKED_MAX], OTHERS[-1]
+    effects = bench.named(*made_up)
+    assert SetTimer(LookupDoubted(1), DOUBTED_AFTER_US) in effects
+    assert len(bench.lookups.on_doubted(LookupDoubted(1))) == 1, "all dials still hang"
+    assert bench.lookups.on_doubted(LookupDoubted(1)) == []
+    assert dialled(bench.doubted(*made_up, honest)) == [honest.peer]
+    bench.link(honest)
+    bench.answer(honest, KEY)
+    assert bench.answers == [("dht", [honest.peer])]
+
+
+def test_once_somebody_proved_true_the_slow_are_not_waited_for() -> None:
+    bench = Bench()
+    bench.find(KEY)
+    bench.named(PEER, THIRD)
+    bench.link(PEER)
+    bench.answer(PEER, KEY)
+    assert bench.answers == []
+    assert bench.lookups.on_doubted(LookupDoubted(1)) == []
+    assert bench.answers == [("dht", [PEER.peer])]
 
 
 # --- bounds ---------------------------------------------------------------------------------
@@ -445,6 +502,7 @@ def test_of_the_providers_named_a_bounded_number_is_looked_at() -> None:
         bench.overlay.on_dial_failed(peer, "no answer", now_us=0)
         waiting += dialled(bench.lookups.on_unreachable(peer, now_us=0))
     assert len(waiting) == PROVIDERS_NAMED_MAX
+    bench.doubted()
     assert bench.answers == [("dht", [])]
 
 
