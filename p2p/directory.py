@@ -321,15 +321,11 @@ class Directory:
 
     def _least_preferred(self) -> Member:
         """Return whom to drop first: the farthest, unless it is linked or needed."""
-        # One pass from the far end, which stops at once unless nearly all are linked.
-        chosen, chosen_rank = self._members[self.own], 0
+        # Of a full directory's far end nearly all are linked, so that is asked first.
         for member in reversed(self._by_distance):
-            rank = self._rank(member.peer)
-            if rank > chosen_rank:
-                chosen, chosen_rank = member, rank
-            if rank == _RANK_OTHER:
-                break
-        return chosen
+            if not self.is_linked(member.peer) and self._rank(member.peer) == _RANK_OTHER:
+                return member
+        return max(reversed(self._by_distance), key=lambda member: self._rank(member.peer))
 
     def _preference(self, peer: PeerId) -> tuple[int, bytes]:
         return self._rank(peer), self._distance(peer)
