@@ -30,6 +30,8 @@ from p2p.private_network import NONCE_BYTES, InboundBytes, xsalsa20
 
 READ_BYTES_MAX: Final = 64 * 1024
 WRITE_STALL_S: Final = 5.0
+WRITE_S_MAX: Final = 10.0  # for as many bytes:
+WRITE_BYTES_MAX: Final = 64 * 1024
 _BACKLOG: Final = 128
 
 # Which of the network keys a task dials with: libp2p's swarm is between it and the transport.
@@ -37,7 +39,7 @@ _dialled_with: ContextVar[int] = ContextVar("dialled_with", default=0)
 
 
 class PeerStalled(ConnectionClosedError):
-    """The peer took nothing from its socket for `WRITE_STALL_S`: the connection is closed."""
+    """The peer took too little from its socket for too long: the connection is closed."""
 
 
 class TcpConnection(ReadWriteCloser):
@@ -94,8 +96,8 @@ class TcpConnection(ReadWriteCloser):
         """Send all of `data`. Raises ConnectionClosedError.
 
         Not cancellable once it began: half a frame, or a cipher that ran ahead of what was sent,
-        would break every stream of the connection. A peer that takes nothing for `WRITE_STALL_S`
-        loses the connection instead.
+        would break every stream of the connection. A peer that takes nothing for `WRITE_STALL_S`,
+        or less than `WRITE_BYTES_MAX` in `WRITE_S_MAX`, loses the connection instead.
         """
         key = await self._key() if self._network_keys else None
         async with self._write_lock:
@@ -130,9 +132,11 @@ class TcpConnection(ReadWriteCloser):
 
     async def _send(self, sealed: bytes) -> None:
         rest = memoryview(sealed)
+        patience_s = WRITE_S_MAX * -(-len(sealed) // WRITE_BYTES_MAX)
+        latest_s = trio.current_time() + patience_s  # or sips would hold it for ever
         try:
             while rest:
-                with trio.fail_after(WRITE_STALL_S):
+                with trio.fail_at(min(trio.current_time() + WRITE_STALL_S, latest_s)):
                     rest = rest[await self._stream.socket.send(rest) :]
         except trio.TooSlowError as error:
             self.abort()

@@ -27,6 +27,8 @@ ATTACK_S = 7.0
 QUIET_S = 3.0
 BANNED_WITHIN_S = 5.0
 GROWN_MIB_MAX = 20
+SLOW_S = 20.0
+HUNG_UP_WITHIN_S = 10.0  # five until its buffers are full, and five of patience
 CROWD_S = 25.0
 CROWDED_AFTER_S = 6.0  # its forty addresses have dialled by then
 LET_IN_WITHIN_S = 5.0
@@ -61,6 +63,24 @@ def house(daemons: Daemons) -> Device:
 async def test_an_attacker_is_banned_and_an_honest_member_does_not_notice(
     house: Device, kind: str
 ) -> None:
+    report = await attack_unnoticed(house, kind, ATTACK_S)
+    assert isinstance(report["banned_s"], float), report
+    assert report["banned_s"] < BANNED_WITHIN_S, report
+
+
+async def test_a_member_that_reads_nothing_is_hung_up_on_and_an_honest_one_does_not_notice(
+    house: Device,
+) -> None:
+    stalled_count = house.ask("status")["counters"]["meshd_peers_stalled_total"]
+    report = await attack_unnoticed(house, "slow_reader", SLOW_S)
+    assert isinstance(report["hung_up_s"], float), report
+    assert report["hung_up_s"] < HUNG_UP_WITHIN_S, report
+    counters = house.ask("status")["counters"]
+    assert counters["meshd_peers_stalled_total"] > stalled_count, "its score did not fall"
+
+
+async def attack_unnoticed(house: Device, kind: str, seconds: float) -> dict[str, object]:
+    """Attack; return what the attacker says. Nobody may have been slowed, nor memory filled."""
     process = psutil.Process(house.process.pid)
     async with probing(await invitation_of(house)) as probe:
         await trio.sleep(QUIET_S)
@@ -68,18 +88,17 @@ async def test_an_attacker_is_banned_and_an_honest_member_does_not_notice(
         probe.round_trips_s.clear()
         token = await trio.to_thread.run_sync(house.invite)
         before = rss = process.memory_info().rss
-        with attacking(kind, token, ATTACK_S) as attacker, trio.fail_after(60):
+        with attacking(kind, token, seconds) as attacker, trio.fail_after(60):
             while attacker.poll() is None:
                 await trio.sleep(0.1)
                 rss = max(rss, process.memory_info().rss)
             said, _ = attacker.communicate()
-        report = json.loads(said.splitlines()[-1])
-        assert report["sent"] > 0
-        assert report["banned_s"] is not None, report
-        assert report["banned_s"] < BANNED_WITHIN_S, report
+        report: dict[str, object] = json.loads(said.splitlines()[-1])
+        assert report["sent"], report
         assert rss - before < GROWN_MIB_MAX << 20
         assert quantile(probe.round_trips_s, 0.5) < SLOWER_MAX * usual_s + SCHEDULING_S
     await trio.to_thread.run_sync(assert_healthy, house)
+    return report
 
 
 async def test_a_member_gets_in_while_strangers_from_forty_addresses_want_every_place(

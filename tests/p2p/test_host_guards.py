@@ -24,6 +24,7 @@ from p2p.muxing import BoundedYamux
 from p2p.private_network import GREETING
 from p2p.rate_limit import Rate
 from p2p.streams import Stream
+from p2p.transport import PeerStalled, TcpConnection
 from telemetry.metrics import Metrics
 
 ECHO = "/test/echo/1"
@@ -367,6 +368,34 @@ async def test_a_peer_that_stops_reading_its_socket_loses_the_connection(
         with trio.fail_after(5), pytest.raises(StreamBroken):
             await flood(stream)
         assert metrics.snapshot()["meshd_peers_stalled_total"] == 1
+
+
+async def test_a_peer_that_reads_its_socket_by_sips_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("p2p.transport.WRITE_STALL_S", 1.0)
+    monkeypatch.setattr("p2p.transport.WRITE_S_MAX", 2.0)
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+    with ours, theirs:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        monkeypatch.setattr(stream.socket, "getpeername", lambda: ("192.0.2.1", 1))
+        connection = TcpConnection(stream, ())
+        reader = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+        sips_count = 0
+
+        async def sip() -> None:
+            nonlocal sips_count
+            while await reader.receive_some(1_024):
+                sips_count += 1
+                await trio.sleep(0.1)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sip)
+            with trio.fail_after(6), pytest.raises(PeerStalled):
+                await connection.write(bytes(60_000))
+            assert sips_count > 8
+            nursery.cancel_scope.cancel()
 
 
 async def test_nobody_is_identified_and_nobody_may_push_to_the_peerstore() -> None:

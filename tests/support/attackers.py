@@ -10,6 +10,7 @@ import contextlib
 import functools
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -49,6 +50,8 @@ from wire.signed import Signed, sign
 MESSAGES_PER_S = 10_000
 BURST_COUNT = 100  # messages in one write
 CONNECTIONS_COUNT = 500
+SEGMENT_BYTES = 536  # what loopback's own segments are worth would be megabytes of buffers
+UNHURRIED_PER_S = 800  # messages that a member may send
 CROWD_ADDRESSES = [f"127.0.2.{number}" for number in range(1, 41)]
 NICENESS = 10
 AGAIN_S = 0.1  # how soon one that was thrown out is back
@@ -66,6 +69,7 @@ class Attack:
     sent_count: int = 0
     refused_count: int = 0
     shut_out_s: float | None = None  # when it was last let in, so it is banned since then
+    hung_up_s: float | None = None  # how long it was borne with at most, if it may come back
     papers: JoinGranted | None = None
     _host: Host | None = field(default=None)
 
@@ -75,6 +79,7 @@ class Attack:
             "sent": self.sent_count,
             "refused": self.refused_count,
             "banned_s": None if self.shut_out_s is None else round(self.shut_out_s, 2),
+            "hung_up_s": None if self.hung_up_s is None else round(self.hung_up_s, 2),
         }
 
     def note_let_in(self) -> None:
@@ -121,7 +126,12 @@ class Attack:
         return hello(self.papers.genesis, self.papers.chain, LINK_PROTOCOL)
 
     async def pour(
-        self, send: Callable[[bytes], Awaitable[None]], burst: bytes, count: int = BURST_COUNT
+        self,
+        send: Callable[[bytes], Awaitable[None]],
+        burst: bytes,
+        count: int = BURST_COUNT,
+        *,
+        per_s: float = MESSAGES_PER_S,
     ) -> None:
         """Send `burst`, of so many messages, again and again at the rate of the attack."""
         begun_s, sent_count = trio.current_time(), 0
@@ -129,7 +139,7 @@ class Attack:
             await send(burst)
             sent_count += count
             self.sent_count += count
-            await trio.sleep_until(begun_s + sent_count / MESSAGES_PER_S)
+            await trio.sleep_until(begun_s + sent_count / per_s)
 
 
 # --- without papers -------------------------------------------------------------------------------
@@ -285,6 +295,40 @@ async def big_frames(attack: Attack) -> None:
     await _on_link(attack, frame, 200)  # 50 a second
 
 
+async def slow_reader(attack: Attack) -> None:
+    """Ask as much as a member may, and take no answer from the socket."""
+    trio.open_tcp_stream = functools.partial(_narrow_stream, attack.ip)
+    frame = framed(CODEC.encode(Heartbeat(token=1)))
+    peer = attack.invitation.issuer
+
+    async def send(attack: Attack) -> None:
+        link, answer = await greet(attack.host, peer, attack.hello())
+        if not isinstance(answer, Hello):
+            raise NetworkError("refused")
+        for connection in attack.host._transport._open:
+            connection._receive = trio.sleep_forever  # type: ignore[method-assign]
+        begun_s = trio.current_time()
+        try:
+            await attack.pour(link.stream.send_all, frame * 20, 20, per_s=UNHURRIED_PER_S)
+        finally:
+            attack.hung_up_s = max(attack.hung_up_s or 0.0, trio.current_time() - begun_s)
+            attack.host._transport.abort_all()
+            with trio.move_on_after(1, shield=True):
+                await attack.host.disconnect(peer)
+
+    await attack.as_member(send)
+
+
+async def _narrow_stream(ip: str, host: str, port: int) -> trio.SocketStream:
+    """Connect with a small window that is never opened."""
+    stream = trio.socket.socket()
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * SEGMENT_BYTES)
+    await stream.bind((ip, 0))
+    await stream.connect((host, port))
+    return trio.SocketStream(stream)
+
+
 # --- beside the link ------------------------------------------------------------------------------
 
 
@@ -403,6 +447,7 @@ KINDS: dict[str, Callable[[Attack], Awaitable[None]]] = {
         heartbeats,
         garbage_frames,
         big_frames,
+        slow_reader,
         forged_gossip,
         subscriptions,
         empty_rpcs,
