@@ -1,6 +1,7 @@
 """The table of simulated membership: meshd beside plain SWIM with Lifeguard.
 
     python -m benchmarks.membership [--quick] [--rows crash heal] [--protocols swim meshd]
+    python -m benchmarks.membership --rows crash --nodes-min 1000 --first-seed 7 --seeds 1
 
 Two processes share the seeds. A row is printed when all its seeds are done: the figure is the p99
 over all (crash, observer) or the worst seed, the values beside it are those of the worst seed each.
@@ -9,11 +10,12 @@ over all (crash, observer) or the worst seed, the values beside it are those of 
 from __future__ import annotations
 
 import argparse
+import itertools
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 from benchmarks.membership.jobs import PROTOCOLS, Job, run
-from benchmarks.membership.rows import ROWS, Row, beside, figure, shown, worst_seed
+from benchmarks.membership.rows import ROWS, Row, beside, figure, shown, worst
 from benchmarks.membership.scenarios import Outcome
 
 PROCESSES_COUNT = 2
@@ -26,24 +28,29 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few seeds")
     parser.add_argument("--seeds", type=int, help="of every row, instead of its own number")
     parser.add_argument("--rows", nargs="+", default=[""], help="those whose names contain these")
+    parser.add_argument("--first-seed", type=int, default=1, help="of every row")
+    parser.add_argument("--nodes-min", type=int, default=0, help="no row with fewer nodes")
     parser.add_argument("--nodes-max", type=int, default=1_000, help="no row with more nodes")
     parser.add_argument("--protocols", nargs="+", choices=sorted(PROTOCOLS), default=[*PROTOCOLS])
     options = parser.parse_args()
     rows = [
         (number, _with_seeds(row, options.seeds, is_quick=options.quick))
         for number, row in enumerate(ROWS)
-        if any(part in row.name for part in options.rows) and row.node_count <= options.nodes_max
+        if any(part in row.name for part in options.rows)
+        and options.nodes_min <= row.node_count <= options.nodes_max
     ]
     head = ("row", "nodes", "protocol", "figure", "bar", "seeds", "worst", "wall s", "beside")
     print(LINE.format(*head))
     with ProcessPoolExecutor(PROCESSES_COUNT) as pool:
-        jobs = [job for number, row in rows for job in _jobs(number, row, options.protocols)]
-        done = pool.map(run, jobs)
-        for number, row in rows:
-            for protocol in options.protocols:
-                seeds_count = len(_jobs(number, row, [protocol]))
-                if seeds_count:
-                    _print_line(row, protocol, [next(done) for _ in range(seeds_count)])
+        jobs = [
+            _jobs(number, row, protocol, options.first_seed)
+            for number, row in rows
+            for protocol in options.protocols
+            if row.is_for_swim or protocol != "swim"
+        ]
+        done = pool.map(run, itertools.chain(*jobs))
+        for of_one_line in jobs:
+            _print_line(of_one_line, [next(done) for _ in of_one_line])
 
 
 def _with_seeds(row: Row, seeds_count: int | None, *, is_quick: bool) -> Row:
@@ -51,22 +58,21 @@ def _with_seeds(row: Row, seeds_count: int | None, *, is_quick: bool) -> Row:
     return replace(row, seeds_count=seeds_count or usual_count)
 
 
-def _jobs(number: int, row: Row, protocols: list[str]) -> list[Job]:
-    seeds = range(1, row.seeds_count + 1)
-    wanted = [one for one in protocols if row.is_for_swim or one != "swim"]
-    return [Job(number, protocol, seed) for protocol in wanted for seed in seeds]
+def _jobs(number: int, row: Row, protocol: str, first_seed: int) -> list[Job]:
+    return [Job(number, protocol, first_seed + offset) for offset in range(row.seeds_count)]
 
 
-def _print_line(row: Row, protocol: str, done: list[tuple[Outcome, float]]) -> None:
+def _print_line(jobs: list[Job], done: list[tuple[Outcome, float]]) -> None:
+    row = ROWS[jobs[0].row]
     outcomes = [outcome for outcome, _ in done]
     columns = (
         row.name,
         row.node_count,
-        protocol,
+        jobs[0].protocol,
         shown(row, figure(row, outcomes)),
         row.bar,
         len(outcomes),
-        worst_seed(outcomes),
+        jobs[worst(outcomes)].seed,
         f"{sum(seconds for _, seconds in done):.0f}",
         beside(outcomes),
     )

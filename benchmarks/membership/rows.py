@@ -217,17 +217,16 @@ def figure(row: Row, outcomes: Sequence[Outcome]) -> float:
     return p99(samples) if row.is_p99 else max(samples)
 
 
-def worst_seed(outcomes: Sequence[Outcome]) -> int:
-    """Return the seed with the worst sample, counted from 1."""
-    worst = max(range(len(outcomes)), key=lambda index: max(outcomes[index].samples))
-    return worst + 1
+def worst(outcomes: Sequence[Outcome]) -> int:
+    """Return which of the outcomes has the worst sample."""
+    return max(range(len(outcomes)), key=lambda index: max(outcomes[index].samples))
 
 
 def beside(outcomes: Sequence[Outcome]) -> str:
     """Return what is told beside the figure: of each value the worst seed's."""
     names = sorted({name for outcome in outcomes for name in outcome.beside})
-    worst = {name: max(outcome.beside.get(name, 0) for outcome in outcomes) for name in names}
-    return ", ".join(f"{name} {_number(value)}" for name, value in worst.items())
+    highest = {name: max(outcome.beside.get(name, 0) for outcome in outcomes) for name in names}
+    return ", ".join(f"{name} {_number(value)}" for name, value in highest.items())
 
 
 def shown(row: Row, value: float) -> str:

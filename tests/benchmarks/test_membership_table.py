@@ -9,7 +9,7 @@ import pytest
 from benchmarks.membership import scenarios
 from benchmarks.membership.jobs import PROTOCOLS, Job, run
 from benchmarks.membership.mesh import US_PER_S, MeshSettings, View
-from benchmarks.membership.rows import ROWS, Row, beside, figure, p99, shown, worst_seed
+from benchmarks.membership.rows import ROWS, Row, beside, figure, p99, shown, worst
 from benchmarks.membership.scenarios import NEVER, Outcome, Scenario
 
 ROW = Row(
@@ -82,7 +82,7 @@ def test_the_figure_is_the_p99_over_all_samples_or_the_worst_seed() -> None:
     ]
     assert p99(range(1, 201)) == 198
     assert figure(ROW, outcomes) == 199
-    assert worst_seed(outcomes) == 2
+    assert worst(outcomes) == 1
     assert beside(outcomes) == "copies 1.5, wrong 1"
     assert shown(ROW, 1.234) == "1.23 s"
     assert shown(ROW, math.inf) == "not in time"
