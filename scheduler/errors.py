@@ -17,3 +17,19 @@ class IllegalTransition(SchedulerError):
 
 class TaskLeased(SchedulerError):
     """A task was to be leased while it is under a lease: a bug on our side."""
+
+
+class StaleEpoch(SchedulerError):
+    """A higher epoch was promised: prepare a still higher one, or leave it to its proposer."""
+
+    def __init__(self, promised: object) -> None:
+        super().__init__(f"{promised} was promised")
+        self.promised = promised
+
+
+class TwoValues(SchedulerError):
+    """A second value in one epoch: its proposer is convicted by its own signatures."""
+
+
+class NotEstablished(SchedulerError):
+    """Too few promises yet: wait for more before proposing."""
