@@ -1,7 +1,8 @@
 """Devices that attack one daemon, each kind in a process of its own, bounded in rate and time.
 
-An invitation comes on standard input; a line of JSON says what came of it. Each kind comes from an
-address of loopback of its own, 127.0.1.x, since an attacker's address is banned as well in the end.
+An invitation comes on standard input, and another line when the attack shall begin: until then an
+attacker joins and says `ready`. A line of JSON says what came of it. Each kind comes from an
+address of loopback of its own, 127.0.1.x, since that is banned as well in the end.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ CONNECTIONS_COUNT = 500
 SEGMENT_BYTES = 536  # what loopback's own segments are worth would be megabytes of buffers
 UNHURRIED_PER_S = 800  # messages that a member may send
 CROWD_ADDRESSES = [f"127.0.2.{number}" for number in range(1, 41)]
-NICENESS = 10
+READY = "ready"
 AGAIN_S = 0.1  # how soon one that was thrown out is back
 SILENCE_S = 2.0  # a connection that lives this long was let in
 
@@ -72,6 +73,12 @@ class Attack:
     hung_up_s: float | None = None  # how long it was borne with at most, if it may come back
     papers: JoinGranted | None = None
     _host: Host | None = field(default=None)
+
+    async def begin(self) -> None:
+        """Say that all is ready, and begin when told."""
+        print(READY, flush=True)  # noqa: T201 - what the parent waits for
+        await trio.to_thread.run_sync(sys.stdin.readline)
+        self.started_s = trio.current_time()
 
     def report(self) -> dict[str, object]:
         """Return what came of it: seconds since the beginning, and counts."""
@@ -105,7 +112,7 @@ class Attack:
             self._host = host
             await host.admit(invitation.issuer)  # or it would be read as slowly as a stranger
             self.papers = await redeem(host, invitation, "attacker")
-            self.started_s = trio.current_time()
+            await self.begin()
             with trio.move_on_after(self.seconds):
                 while True:
                     try:
@@ -147,7 +154,7 @@ class Attack:
 
 async def _from_outside(attack: Attack, say: bytes, count: int) -> None:
     """Hold `count` connections, each of which says something; open a new one for each lost."""
-    attack.started_s = trio.current_time()
+    await attack.begin()
     address = parse_address(attack.invitation.addresses[0])
 
     async def one() -> None:
@@ -200,7 +207,7 @@ async def connections(attack: Attack) -> None:
 
 async def crowd(attack: Attack) -> None:
     """Know the network key, and hold two connections from each of forty addresses."""
-    attack.started_s = trio.current_time()
+    await attack.begin()
 
     async def hold(ip: str) -> None:
         while True:
@@ -463,7 +470,7 @@ KINDS: dict[str, Callable[[Attack], Awaitable[None]]] = {
 
 @contextmanager
 def attacking(kind: str, token: str, seconds: float) -> Iterator[subprocess.Popen[str]]:
-    """Let an attacker run inside the block; its last line on standard output is its report."""
+    """Let an attacker run inside the block, where it attacks after `begin`."""
     tests = Path(__file__).parents[1]
     paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
@@ -475,15 +482,38 @@ def attacking(kind: str, token: str, seconds: float) -> Iterator[subprocess.Pope
     )
     assert process.stdin is not None
     process.stdin.write(token + "\n")
-    process.stdin.close()
-    process.stdin = None  # or `communicate` would close it again
+    process.stdin.flush()
     try:
         yield process
     finally:
         process.kill()
         process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
+async def await_readiness(attacker: subprocess.Popen[str]) -> None:
+    """Return when an attacker has its papers, if it needs any, and waits for `begin`."""
+    assert attacker.stdout is not None
+    while line := await trio.to_thread.run_sync(attacker.stdout.readline, abandon_on_cancel=True):
+        if line.strip() == READY:
+            return
+    raise AssertionError("an attacker ended before its attack")
+
+
+def begin(attacker: subprocess.Popen[str]) -> None:
+    """Let an attacker that is ready attack."""
+    assert attacker.stdin is not None
+    attacker.stdin.write("begin\n")
+    attacker.stdin.flush()
+
+
+def report_of(attacker: subprocess.Popen[str]) -> dict[str, float | None]:
+    """Return what an attacker that has ended says: `Attack.report`."""
+    assert attacker.stdout is not None
+    report: dict[str, float | None] = json.loads(attacker.stdout.read().splitlines()[-1])
+    return report
 
 
 def main() -> None:
@@ -493,8 +523,8 @@ def main() -> None:
     attack = Attack(invitation, seconds, ip=f"127.0.1.{1 + list(KINDS).index(kind)}")
     open_tcp_stream = trio.open_tcp_stream
     trio.open_tcp_stream = functools.partial(open_tcp_stream, local_address=attack.ip)
-    # On one machine it would take the daemon's core as well, which no attacker elsewhere does.
-    os.nice(NICENESS)
+    # No attacker elsewhere takes the daemon's core: this one gets what nobody else wants.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     trio.run(KINDS[kind], attack)
     print(json.dumps(attack.report()))  # noqa: T201 - what the parent waits for
 
