@@ -64,6 +64,8 @@ def parse_address(text: str) -> Address:
 
 def from_socket(ip: str, port: int) -> Address:
     """Return the address of a socket's end; IPv4 inside IPv6 becomes IPv4."""
+    if ":" not in ip:
+        return Address("ip4", ip, port)
     parsed = ipaddress.ip_address(ip.partition("%")[0])
     if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped

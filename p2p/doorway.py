@@ -118,7 +118,7 @@ class Doorway:
 
 
 def _place_of(ip: str) -> str:
-    address = ipaddress.ip_address(ip)
-    if isinstance(address, ipaddress.IPv4Address):
+    if ":" not in ip:
         return ip
+    address = ipaddress.IPv6Address(ip)
     return str(ipaddress.ip_network((address, _IPV6_BITS), strict=False))

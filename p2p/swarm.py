@@ -99,6 +99,7 @@ class MeshSwarm(Swarm):
         )
         self.auto_connector = _NoAutoConnector(self)
         self._tcp = transport
+        transport.may_come_in = self._may_come_in
         self._limits = limits
         self._is_admitted = is_admitted
         self._judge = judge
@@ -114,13 +115,6 @@ class MeshSwarm(Swarm):
         """Serve one accepted connection until it ends, and give back its place then."""
         assert isinstance(read_write_closer, TcpConnection)  # noqa: S101 - our transport is the only one
         ip = read_write_closer.remote.host
-        objection = self._doorway.objection(ip, now_s=trio.current_time())
-        if objection is not None:
-            self._counters.connections_refused.increment()
-            log.debug("connection.refused", address=ip, reason=objection)
-            self._note_failure(ip)
-            read_write_closer.abort()
-            return
         visitor = _Visitor(read_write_closer)
         self._visitors[visitor] = None
         self._make_room()
@@ -135,6 +129,16 @@ class MeshSwarm(Swarm):
             self._doorway.left(ip)
             with trio.move_on_after(1, shield=True):
                 await read_write_closer.close()
+
+    def _may_come_in(self, ip: str) -> bool:
+        """Say whether a connection is taken, which then has a place."""
+        objection = self._doorway.objection(ip, now_s=trio.current_time())
+        if objection is None:
+            return True
+        self._counters.connections_refused.increment()
+        log.debug("connection.refused", address=ip, reason=objection)
+        self._note_failure(ip)
+        return False
 
     def _make_room(self) -> None:
         """Let a stranger leave if there are more than there may be."""

@@ -9,6 +9,7 @@ cancelled. Reads take up to 64 KiB from the socket and are handed out from a buf
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,6 +25,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
+from p2p.accepting import accept_all
 from p2p.addresses import Address, from_socket, parse_address
 from p2p.errors import CannotListen, WrongNetwork
 from p2p.private_network import NONCE_BYTES, InboundBytes, xsalsa20
@@ -49,7 +51,9 @@ class TcpConnection(ReadWriteCloser):
     whoever dialled does, and is answered under the same.
     """
 
-    def __init__(self, stream: trio.SocketStream, network_keys: tuple[bytes, ...]) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, network_keys: tuple[bytes, ...], *, remote: Address
+    ) -> None:
         self._stream = stream
         self._network_keys = network_keys
         self._inbound = InboundBytes(network_keys)
@@ -57,8 +61,7 @@ class TcpConnection(ReadWriteCloser):
         self._outbound: Salsa20.Salsa20Cipher | None = None
         self._plain = bytearray()
         self._write_lock = trio.Lock()
-        ip, port = stream.socket.getpeername()[:2]
-        self.remote: Address = from_socket(ip, port)
+        self.remote = remote
 
     async def read(self, n: int | None = None) -> bytes:
         """Return up to `n` bytes of plaintext, b"" at the end.
@@ -161,7 +164,10 @@ class TcpTransport(ITransport):
     """Dials and listens within one private network; listens only on sockets bound before.
 
     Listening sockets are bound by `bind_all`, so that a taken port is an error that names the port.
+    `may_come_in` is asked about the IP address of each connection before anything else is done.
     """
+
+    may_come_in: Callable[[str], bool]  # set by the swarm
 
     def __init__(self, network_key: bytes | None) -> None:
         self._network_keys: tuple[bytes, ...] = () if network_key is None else (network_key,)
@@ -189,17 +195,21 @@ class TcpTransport(ITransport):
         address = parse_address(str(maddr).partition("/p2p/")[0])
         try:
             stream = await trio.open_tcp_stream(address.host, address.port)
-            place = _dialled_with.get()
-            connection = self.connection(stream, self._network_keys[place : place + 1])
+            remote = from_socket(*stream.socket.getpeername()[:2])
         except OSError as error:
             raise OpenConnectionError(str(error)) from error
-        return RawConnection(connection, True)
+        place = _dialled_with.get()
+        keys = self._network_keys[place : place + 1]
+        return RawConnection(self._wrapped(stream, keys, remote), True)
 
-    def connection(
-        self, stream: trio.SocketStream, network_keys: tuple[bytes, ...]
+    def accepted(self, stream: trio.SocketStream, remote: Address) -> TcpConnection:
+        """Return a connection that somebody at `remote` made."""
+        return self._wrapped(stream, self._network_keys, remote)
+
+    def _wrapped(
+        self, stream: trio.SocketStream, keys: tuple[bytes, ...], remote: Address
     ) -> TcpConnection:
-        """Wrap an open socket. Raises OSError if the peer is gone already."""
-        connection = TcpConnection(stream, network_keys)
+        connection = TcpConnection(stream, keys, remote=remote)
         self._open.add(connection)
         return connection
 
@@ -258,17 +268,15 @@ class TcpListener(IListener):
     ) -> None:
         with self._scope:
             task_status.started()
-            await trio.serve_listeners(
-                self._accepted, [socket_listener], handler_nursery=self.background_nursery
-            )
+            with socket.socket(fileno=socket_listener.socket.detach()) as listening:
+                listening.setblocking(False)
+                await accept_all(
+                    listening, may_come_in=self._transport.may_come_in, take=self._take
+                )
 
-    async def _accepted(self, stream: trio.SocketStream) -> None:
-        try:
-            connection = self._transport.connection(stream, self._transport.network_keys)
-        except OSError:
-            await stream.aclose()  # gone before we looked
-            return
-        await self._handler(connection)
+    def _take(self, stream: trio.SocketStream, remote: Address) -> None:
+        connection = self._transport.accepted(stream, remote)
+        self.background_nursery.start_soon(self._handler, connection)
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
         """Return where we listen, as libp2p wants it."""

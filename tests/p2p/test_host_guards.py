@@ -14,7 +14,7 @@ from libp2p.stream_muxer.yamux import yamux as yamux_module
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from support.hosts import befriend, config, connect, echo, receive_exactly, running, until
 
-from p2p.addresses import parse_address
+from p2p.addresses import Address, parse_address
 from p2p.doorway import DoorwaySettings
 from p2p.errors import PeerUnreachable, StreamBroken
 from p2p.host import Host
@@ -379,8 +379,7 @@ async def test_a_peer_that_reads_its_socket_by_sips_is_given_up(
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
     with ours, theirs:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-        monkeypatch.setattr(stream.socket, "getpeername", lambda: ("192.0.2.1", 1))
-        connection = TcpConnection(stream, ())
+        connection = TcpConnection(stream, (), remote=Address("ip4", "192.0.2.1", 1))
         reader = trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
         sips_count = 0
 

@@ -227,7 +227,7 @@ async def _hold(attack: Attack, ip: str) -> None:
     address = parse_address(invitation.addresses[0])
     attack.sent_count += 1
     async with await trio.open_tcp_stream(address.host, address.port, local_address=ip) as stream:
-        connection = TcpConnection(stream, (invitation.network_key,))
+        connection = TcpConnection(stream, (invitation.network_key,), remote=address)
         keys = key_pair(os.urandom(32))
         noise: ISecureTransport = NoiseTransport(keys, create_x25519_key_pair().private_key)
         upgrader = NoiseYamuxUpgrader(

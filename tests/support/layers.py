@@ -82,6 +82,7 @@ SHELLS = frozenset(
         "meshd.store_schema",
         "meshd.version",
         "meshd.writer",
+        "p2p.accepting",
         "p2p.addresses",
         "p2p.blob_exchange",
         "p2p.blob_fetcher",
