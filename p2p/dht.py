@@ -11,7 +11,6 @@ its UTF-8, so that other implementations, which look up CIDs, find it too.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple, cast
 
@@ -34,7 +33,7 @@ from p2p.gate import Gate
 from p2p.identity import libp2p_id, peer_of
 from p2p.kad_query import Named, ask_for_providers, claim_of, dialable, tell_provider
 from p2p.members_view import MembersView
-from p2p.provider_lookup import ProviderLookup
+from p2p.provider_lookup import ProviderLookup, record_key
 from wire.ids import PeerId, peer_text
 
 LOOKUP_S: Final = 5.0
@@ -44,7 +43,6 @@ PROVIDED_KEYS_MAX: Final = 20_000
 PROVIDERS_PER_KEY_MAX: Final = 20
 REFRESH_S: Final = 600.0
 _HEARSAY_S: Final = 600
-_SHA2_256: Final = bytes.fromhex("1220")
 
 log = structlog.get_logger()
 
@@ -59,11 +57,6 @@ class Provider(NamedTuple):
 def protocol_names(prefix: str) -> dict[TProtocol, TProtocol]:
     """Return libp2p's name of Kademlia with its name in our mesh, `<prefix>/1.0.0`."""
     return {PROTOCOL_ID: TProtocol(f"{prefix}/1.0.0")}
-
-
-def record_key(key: str) -> bytes:
-    """Return the bytes that Kademlia knows `key` by."""
-    return _SHA2_256 + hashlib.sha256(key.encode("utf-8")).digest()
 
 
 class Dht:

@@ -26,7 +26,7 @@ from wire.records import RecordKind
 LOOKUPS_MAX = 64
 PROVIDERS_NAMED_MAX = 64
 PROVIDERS_ASKED_MAX = 8  # at a time
-LOOKUP_US_MAX = 8_000_000
+LOOKUP_US_MAX = 10_000_000
 DOUBTED_AFTER_US = 2_000_000
 PROVIDE_REVIEW_EVERY_US = 60_000_000
 FIRST_REVIEW_US = (3_000_000, 6_000_000)
@@ -72,6 +72,7 @@ class _Lookup:
     is_thorough: bool = False  # it was asked again, to be thorough
     named: set[PeerId] = field(default_factory=set)
     waiting: deque[Provider] = field(default_factory=deque)
+    tried: set[PeerId] = field(default_factory=set)
     awaited: set[PeerId] = field(default_factory=set)
 
 
@@ -110,22 +111,24 @@ class Lookups:
             return []
         lookup.is_named = True
         providers = found.providers[:PROVIDERS_NAMED_MAX]
-        news = [provider for provider in providers if provider.peer not in lookup.named]
-        lookup.named |= {provider.peer for provider in news}
-        lookup.waiting = deque(news)
+        lookup.named |= {provider.peer for provider in providers}
+        # The thorough answer knows better who comes first of those who still wait.
+        both = {provider.peer: provider for provider in (*providers, *lookup.waiting)}
+        lookup.waiting = deque(one for one in both.values() if one.peer not in lookup.tried)
         effects = self._go_on(number, lookup, now_us=now_us)
         if number in self._lookups and not lookup.is_thorough:
             effects.append(SetTimer(LookupDoubted(number), DOUBTED_AFTER_US))
         return effects
 
-    def on_doubted(self, doubted: LookupDoubted) -> list[Effect]:
+    def on_doubted(self, doubted: LookupDoubted, *, now_us: int) -> list[Effect]:
         """Answer with who proved true; if nobody did, ask again, and go on with those named."""
         lookup = self._lookups.get(doubted.number)
         if lookup is None or lookup.is_thorough:
             return []
         if self._found(lookup):
             return self._finish(doubted.number, lookup)
-        return self._ask_thoroughly(doubted.number, lookup)
+        effects = self._ask_thoroughly(doubted.number, lookup)
+        return effects + self._go_on(doubted.number, lookup, now_us=now_us)
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
         """Somebody a lookup waits for is linked now: ask it."""
@@ -176,6 +179,8 @@ class Lookups:
         # Those named first who do not answer leave as much room to those named by the second.
         asked_max = PROVIDERS_ASKED_MAX * (2 if lookup.is_thorough else 1)
         while lookup.waiting and len(lookup.awaited) < asked_max:
+            if not self._may_ask(lookup.waiting[0].peer):
+                break  # whoever is dialled now makes room when that has ended
             effects += self._ask(lookup.waiting.popleft(), lookup, now_us=now_us)
         if lookup.awaited and not (lookup.is_thorough and self._found(lookup)):
             return effects
@@ -191,15 +196,19 @@ class Lookups:
 
     def _ask(self, provider: Provider, lookup: _Lookup, *, now_us: int) -> list[Effect]:
         peer = provider.peer
+        lookup.tried.add(peer)
         if peer in lookup.awaited or self._is_provider(peer, lookup):
             return []
         effects = self.overlay.reach(peer, provider.addresses, now_us=now_us)
         if peer in self.links:
             effects.append(_ask_capabilities(peer))
         elif not self.overlay.is_dialling(peer):
-            return effects  # it has no address, or too many dials are under way
+            return effects  # it has no address
         lookup.awaited.add(peer)
         return effects
+
+    def _may_ask(self, peer: PeerId) -> bool:
+        return peer in self.links or self.overlay.is_dialling(peer) or self.overlay.may_dial_more
 
     def _finish(self, number: int, lookup: _Lookup) -> list[Effect]:
         del self._lookups[number]

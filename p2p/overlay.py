@@ -112,6 +112,11 @@ class Overlay:
         """Say whether a dial is under way."""
         return peer in self._dialling
 
+    @property
+    def may_dial_more(self) -> bool:
+        """Whether a short piece of work finds room for one more dial."""
+        return len(self._dialling) < self.dials_max
+
     def is_needed(self, peer: PeerId) -> bool:
         """Say whether a short piece of work needs the device."""
         return peer in self._needed_until_us

@@ -36,6 +36,11 @@ ADDRESSES_PER_PROVIDER_MAX = 8
 _ID_PREFIX = bytes.fromhex("002408011220")  # of libp2p's id of an Ed25519 key
 
 
+def record_key(key: str) -> bytes:
+    """Return the bytes that Kademlia knows `key` by: the SHA-256 multihash of its UTF-8."""
+    return b"\x12\x20" + hashlib.sha256(key.encode("utf-8")).digest()
+
+
 def place_of(peer: PeerId) -> int:
     """Return where a device is in Kademlia's space of keys."""
     return int.from_bytes(hashlib.sha256(_ID_PREFIX + peer).digest(), "big")

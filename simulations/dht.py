@@ -11,7 +11,7 @@ proves nothing.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,7 +34,9 @@ RATE_WINDOW_US = 10 * US_PER_S
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class Record:
+    """One device's claim to provide a key."""
+
     addresses: tuple[str, ...]
     expires_us: int
 
@@ -45,7 +47,7 @@ class Dht:
     def __init__(self, engine: Engine, network: Network) -> None:
         self._engine = engine
         self._network = network
-        self._held: dict[PeerId, dict[str, dict[PeerId, _Record]]] = {}
+        self._held: dict[PeerId, dict[str, dict[PeerId, Record]]] = {}
         self._provided: dict[PeerId, set[str]] = {}
         self._taken: dict[tuple[PeerId, PeerId], deque[int]] = {}
         self._poison: dict[str, Counter[PeerId]] = {}
@@ -85,6 +87,25 @@ class Dht:
         self._held.pop(peer, None)
         self._provided.pop(peer, None)
 
+    def find(
+        self,
+        seeker: PeerId,
+        key: str,
+        *,
+        is_thorough: bool,
+        then: Callable[[tuple[Provider, ...]], None],
+    ) -> None:
+        """Look a key up; `then` hears who was named, unless the seeker has restarted."""
+        del is_thorough  # all are asked who can be reached
+        endpoint = self._network.endpoint(seeker)
+        boot = endpoint.boot
+
+        def found() -> None:
+            if endpoint.boot == boot:
+                then(self.providers(seeker, key))
+
+        self._engine.after(self.lookup_us(seeker, key), found)
+
     def lookup_us(self, seeker: PeerId, key: str) -> int:
         """Return how long a lookup takes: a few round trips, one after the other."""
         holder = self._holders(key)[0]
@@ -122,7 +143,7 @@ class Dht:
         endpoint = self._network.endpoint(provider)
         if endpoint.boot != boot or key not in self._provided.get(provider, set()):
             return
-        record = _Record(endpoint.addresses, self._engine.now_us + RECORD_TTL_US)
+        record = Record(endpoint.addresses, self._engine.now_us + RECORD_TTL_US)
         for holder in self._reached(provider, key):
             if self._takes(holder, provider):
                 self._held.setdefault(holder, {}).setdefault(key, {})[provider] = record

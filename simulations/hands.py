@@ -100,11 +100,10 @@ class Hands:
     def find_providers(self, effect: do.FindProviders) -> None:
         """Look a capability up."""
 
-        def find() -> None:
-            providers = self.dht.providers(self.peer, effect.key)
+        def tell(providers: tuple[on.Provider, ...]) -> None:
             self.deliver(on.ProvidersFound(effect.token, providers))
 
-        self.later(self.dht.lookup_us(self.peer, effect.key), find)
+        self.dht.find(self.peer, effect.key, is_thorough=effect.is_thorough, then=tell)
 
     def fetch(self, effect: do.Fetch) -> None:
         """Bring content here."""

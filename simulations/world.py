@@ -30,6 +30,7 @@ from simulations.engine import US_PER_S, Engine
 from simulations.errors import InvariantBroken, NotReached, SimulationError
 from simulations.founding import founded_devices, store_ids
 from simulations.host import SimulatedHost, Surroundings
+from simulations.kademlia import WalkedDht
 from simulations.liars import Falsehoods, lying
 from simulations.narration import Narrator
 from simulations.network import Network
@@ -71,6 +72,7 @@ class WorldSettings(Struct, frozen=True, kw_only=True):
     roles: dict[int, tuple[Role, ...]] = {}  # of all others: ALL_ROLES
     liars: tuple[int, ...] = ()  # devices whose nodes are wrapped so that they can lie
     exercises_wire: bool = False
+    walks_dht: bool = False  # question by question, instead of by whoever sees all records
     trace: TraceLevel = TraceLevel.FULL
     events_per_node_second_max: int = 5_000
     repeat_with: str = "no command was given"
@@ -114,7 +116,7 @@ class World:
         maker = Ed25519Maker() if settings.exercises_wire else StandInMaker()
         carrier = OverTheWire(maker.verifier) if settings.exercises_wire else ByReference()
         self.network = Network(self.engine, settings.network, seed=settings.seed, carrier=carrier)
-        self.dht = Dht(self.engine, self.network)
+        self.dht = (WalkedDht if settings.walks_dht else Dht)(self.engine, self.network)
         doubted = OverTheWire(maker.verifier)  # a forged signature would pass by reference
         narrator = Narrator(self.engine, self.trace)
         self.beliefs = Beliefs()

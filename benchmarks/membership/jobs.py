@@ -31,6 +31,9 @@ def run(job: Job) -> tuple[Outcome, float]:
         node_count=row.node_count,
         loss_permille=row.loss_permille,
         has_telemetry=row.has_telemetry,
+        latency_us=row.latency_us,
+        jitter_us=row.jitter_us,
+        members_max=row.members_max,
     )
     outcome = row.scenario(PROTOCOLS[job.protocol](settings), job.seed)
     return outcome, time.monotonic() - begun_s

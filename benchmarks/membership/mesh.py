@@ -1,7 +1,7 @@
 """What the scenarios ask of a mesh, whatever its protocol: faults, views and bytes.
 
 Nodes are numbered from 0; times are microseconds of virtual time. The network is the simulator's,
-with latencies of 5 to 25 ms one way.
+with latencies of 5 to 25 ms one way unless the settings say otherwise.
 """
 
 from __future__ import annotations
@@ -46,11 +46,16 @@ class MeshSettings(Struct, frozen=True, kw_only=True):
     node_count: int
     loss_permille: int = 10
     has_telemetry: bool = True
+    latency_us: int = 5 * US_PER_MS
+    jitter_us: int = 20 * US_PER_MS
+    members_max: int | None = None  # that a node knows at a time; None: as many as usual
 
     def network(self) -> NetworkSettings:
         """Return the paths between its nodes."""
         return NetworkSettings(
-            latency_us=5 * US_PER_MS, jitter_us=20 * US_PER_MS, loss_permille=self.loss_permille
+            latency_us=self.latency_us,
+            jitter_us=self.jitter_us,
+            loss_permille=self.loss_permille,
         )
 
 

@@ -6,34 +6,51 @@ believes is read from it, which is the only thing here that knows its parts (`be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from benchmarks.membership.mesh import Change, MeshSettings, NodePair, Traffic, View
 from meshd.node import MeshNode
+from p2p.lookup import LookupToken
 from simulations.budget import Budget
 from simulations.cpu import CpuCosts
 from simulations.device import HostSettings
 from simulations.discovery import Discovery
 from simulations.disk import DiskFate
 from simulations.host import SimulatedHost
+from simulations.kademlia import WalkedDht
 from simulations.mesh_node import MESH_NODE
 from simulations.trace import TraceLevel
-from simulations.world import World, WorldSettings
+from simulations.world import Request, World, WorldSettings
 from wire.answers import Found
 from wire.commands import Find, Remove
-from wire.effects import Effect
-from wire.events import Event, PublishedReceived, Received
+from wire.effects import Answer, Effect, FindProviders
+from wire.events import Event, ProvidersFound, PublishedReceived, Received
 from wire.ids import PeerId, peer_text
 from wire.messages import RecordsGiven
 
 BUDGET = Budget(sends_per_second_max=1_000_000, bytes_per_second_max=1 << 40)
 # What surrounds a frame that travels alone: Noise (length and tag), Yamux, TCP and IPv4.
 FRAME_WIRE_BYTES = 2 + 16 + 12 + 52
-FIND_US_MAX = 10_000_000
+FIND_US_MAX = 12_000_000
 ADDRESS_TAKEN = "/ip4/11.{}.{}.{}/tcp/4001"
+
+
+class Lookup(Struct, frozen=True):
+    """Who was named to whoever asked, and after what time; None for no answer."""
+
+    found: frozenset[int]
+    duration_us: int | None
+
+
+class Walk(Struct, frozen=True):
+    """How long a lookup in the DHT took."""
+
+    duration_us: int
+    is_thorough: bool
 
 
 def believed(node: MeshNode, subject: PeerId) -> View:
@@ -47,12 +64,14 @@ def believed(node: MeshNode, subject: PeerId) -> View:
 class MeshdMesh:
     """Devices of one run; a `benchmarks.membership.mesh.Mesh`."""
 
-    observed_events = (Received, PublishedReceived)
-    observed_effects = ()
+    observed_events = (Received, PublishedReceived, ProvidersFound)
+    observed_effects = (FindProviders, Answer)
 
     def __init__(self, settings: MeshSettings) -> None:
         self._settings = settings
         host = HostSettings(cpu=CpuCosts(), samples=settings.has_telemetry)
+        if settings.members_max is not None:
+            host = replace(host, members_max=settings.members_max)
         self._world = World(
             WorldSettings(
                 seed=settings.seed,
@@ -61,6 +80,7 @@ class MeshdMesh:
                 host=host,
                 budget=BUDGET,
                 discovery=Discovery.SEEDS,
+                walks_dht=settings.members_max is not None,
                 trace=TraceLevel.OFF,
                 events_per_node_second_max=20_000,
             ),
@@ -72,6 +92,9 @@ class MeshdMesh:
         self._watches_count = 0
         self._seen: dict[int, list[View]] = {}
         self._has_started: set[int] = set()
+        self._walks_begun_us: dict[tuple[int, Hashable], int] = {}
+        self._walks: list[Walk] = []
+        self._answered_us: dict[tuple[int, int], int] = {}
         self._peers = [host.peer for host in self._world.hosts]
         self._world.network.on_sent = self._count_frame
         self._world.hosts[0].around.observers.add(self)
@@ -165,16 +188,47 @@ class MeshdMesh:
         found = self._node(observer).directory.providers(frozenset({capability}))
         return any(member.peer == self._peers[provider] for member in found)
 
-    def find(self, seekers: Sequence[int], capability: str, provider: int) -> list[int]:
-        """Let people look for a capability; return at which devices they are told of a provider."""
-        asked = [(node, self._world.ask(node, Find((capability,)))) for node in seekers]
+    def find(self, asked: Sequence[tuple[int, str]], *, via: str = "any") -> list[Lookup]:
+        """Let people look for capabilities at devices; wait a while, and return what came of it."""
+        begun_us = self.now_us
+        requests = [self._world.ask(node, Find((key,), via=via)) for node, key in asked]
         self._world.run_for(FIND_US_MAX)
-        name = peer_text(self._peers[provider])
-        return [
-            node
-            for node, request in asked
-            if isinstance(request.last, Found) and any(one.id == name for one in request.last.peers)
-        ]
+        return [self._lookup(request, begun_us) for request in requests]
+
+    def _lookup(self, request: Request, begun_us: int) -> Lookup:
+        answered_us = self._answered_us.get((request.node, request.number))
+        found = request.last
+        if answered_us is None or not isinstance(found, Found):
+            return Lookup(found=frozenset(), duration_us=None)
+        ids = {peer_text(peer): node for node, peer in enumerate(self._peers)}
+        return Lookup(
+            found=frozenset(ids[one.id] for one in found.peers),
+            duration_us=answered_us - begun_us,
+        )
+
+    def links_count(self, node: int) -> int:
+        """Return how many links a running device has."""
+        return len(self._node(node).linked)
+
+    def lie(self, liars: Sequence[int], named: Sequence[int]) -> None:
+        """Let devices lie to whoever asks them for providers, and name these and each other."""
+        dht = self._walked_dht()
+        dht.lie([self._peers[one] for one in liars], [self._peers[one] for one in named])
+
+    def charge_dials(self, *, is_charged: bool) -> None:
+        """Let a question to a device without a link cost a dial, or nothing more."""
+        self._walked_dht().charges_dials = is_charged
+
+    def take_walks(self) -> list[Walk]:
+        """Return the lookups in the DHT that have ended since this was asked last."""
+        walks, self._walks = self._walks, []
+        return walks
+
+    def _walked_dht(self) -> WalkedDht:
+        dht = self._world.dht
+        if not isinstance(dht, WalkedDht):
+            raise TypeError("a mesh whose members are not bounded walks to nobody")
+        return dht
 
     def watch(self, *, every_us: int) -> list[Change]:
         """Return the list of changes from now on, found by looking at all views that often."""
@@ -231,12 +285,15 @@ class MeshdMesh:
     # As an observer of the devices.
 
     def saw_event(self, host: SimulatedHost, event: Event) -> None:
-        """Count the records that come, and those that are news."""
+        """Count the records that come, and those that are news; time lookups."""
         match event:
             case Received(message=RecordsGiven() as given):
                 self._count_records(host, given)
             case PublishedReceived(message=RecordsGiven() as given):
                 self._count_records(host, given)
+            case ProvidersFound(token=LookupToken() as token):
+                begun_us = self._walks_begun_us.pop((host.index, token))
+                self._walks.append(Walk(self.now_us - begun_us, token.is_thorough))
 
     def _count_records(self, host: SimulatedHost, given: RecordsGiven) -> None:
         node = self._node(host.index)
@@ -249,4 +306,9 @@ class MeshdMesh:
             self._new_records_count += is_new
 
     def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
-        """Nothing: it looks at no effect."""
+        """Note when lookups begin and are answered."""
+        match effect:
+            case FindProviders(token=token):
+                self._walks_begun_us[host.index, token] = self.now_us
+            case Answer(request=request):
+                self._answered_us[host.index, request] = self.now_us

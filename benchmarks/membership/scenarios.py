@@ -5,6 +5,7 @@ Each scenario gets a mesh that nothing has happened to, and returns what one see
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -202,6 +203,12 @@ def idle_cost(mesh: Mesh, seed: int) -> Outcome:
 
 
 # What scenarios have in common.
+
+
+def percentile(samples: Sequence[float], percent: int) -> float:
+    """Return a percentile, nearest rank."""
+    ordered = sorted(samples)
+    return ordered[math.ceil(percent * len(ordered) / 100) - 1]
 
 
 class NotSettled(Exception):

@@ -38,6 +38,27 @@ def test_a_device_that_nobody_removes_is_served_for_ever(monkeypatch: pytest.Mon
     assert outcome.samples == (NEVER,)
 
 
+def test_what_three_provide_is_found_by_walking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshd_scenarios, "LOOKUP_ROUNDS", 1)
+    monkeypatch.setattr(meshd_scenarios, "KEYS_COUNT", 5)
+    settings = MeshSettings(seed=1, node_count=40, members_max=30, latency_us=25_000, jitter_us=0)
+    outcome = meshd_scenarios.dht_lookup(MeshdMesh(settings), 1)
+    assert all(0.05 < sample < 1 for sample in outcome.samples)
+    assert outcome.beside["answered s p95"] < 2
+    assert outcome.beside["missed"] == 0
+
+
+def test_what_three_honest_devices_provide_is_found_among_a_fifth_of_liars(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meshd_scenarios, "LOOKUP_ROUNDS", 1)
+    monkeypatch.setattr(meshd_scenarios, "KEYS_COUNT", 5)
+    settings = MeshSettings(seed=1, node_count=40, members_max=30)
+    outcome = meshd_scenarios.lied_to(MeshdMesh(settings), 1)
+    assert outcome.samples == (0,)
+    assert outcome.beside["lookups"] == 25
+
+
 def test_a_scenario_of_meshd_refuses_another_protocol() -> None:
     with pytest.raises(TypeError, match="new_capability is of meshd"):
         meshd_scenarios.new_capability(SwimMesh(SETTINGS), 1)

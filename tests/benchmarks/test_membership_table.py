@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from benchmarks.membership import scenarios
 from benchmarks.membership.jobs import PROTOCOLS, Job, run
 from benchmarks.membership.mesh import US_PER_S, MeshSettings, View
-from benchmarks.membership.rows import ROWS, Row, beside, figure, p99, shown, worst
-from benchmarks.membership.scenarios import NEVER, Outcome, Scenario
+from benchmarks.membership.rows import ROWS, Row, beside, figure, shown, worst
+from benchmarks.membership.scenarios import NEVER, Outcome, Scenario, percentile
 
 ROW = Row(
     name="any",
@@ -75,12 +76,13 @@ def test_nodes_that_stall_are_declared_dead_by_plain_swim_and_counted() -> None:
     assert outcome.beside["degraded views"] > 0
 
 
-def test_the_figure_is_the_p99_over_all_samples_or_the_worst_seed() -> None:
+def test_the_figure_is_a_percentile_over_all_samples_or_the_worst_seed() -> None:
     outcomes = [
         Outcome(samples=tuple(range(100)), beside={"wrong": 1}),
         Outcome(samples=tuple(range(100, 200)), beside={"wrong": 0, "copies": 1.5}),
     ]
-    assert p99(range(1, 201)) == 198
+    assert percentile(range(1, 201), 99) == 198
+    assert figure(replace(ROW, percentile=95), outcomes) == 189
     assert figure(ROW, outcomes) == 199
     assert worst(outcomes) == 1
     assert beside(outcomes) == "copies 1.5, wrong 1"

@@ -13,10 +13,11 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.peerinfo import PeerInfo
 from support.hosts import befriend, config, connect, running, until
 
-from p2p.dht import PROVIDED_KEYS_MAX, record_key
+from p2p.dht import PROVIDED_KEYS_MAX
 from p2p.host import Host, Provider
 from p2p.identity import libp2p_id
 from p2p.kad_query import ask_for_providers, claim_of
+from p2p.provider_lookup import record_key
 from wire.ids import PeerId
 
 KEY = "arch:aarch64"

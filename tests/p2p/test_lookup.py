@@ -456,12 +456,23 @@ def test_made_up_providers_that_nobody_can_reach_hold_nobody_up() -> None:
     made_up, honest = OTHERS[:PROVIDERS_ASKED_MAX], OTHERS[-1]
     effects = bench.named(*made_up)
     assert SetTimer(LookupDoubted(1), DOUBTED_AFTER_US) in effects
-    assert len(bench.lookups.on_doubted(LookupDoubted(1))) == 1, "all dials still hang"
-    assert bench.lookups.on_doubted(LookupDoubted(1)) == []
+    assert len(bench.lookups.on_doubted(LookupDoubted(1), now_us=0)) == 1, "all dials still hang"
+    assert bench.lookups.on_doubted(LookupDoubted(1), now_us=0) == []
     assert dialled(bench.doubted(*made_up, honest)) == [honest.peer]
     bench.link(honest)
     bench.answer(honest, KEY)
     assert bench.answers == [("dht", [honest.peer])]
+
+
+def test_those_still_waiting_are_asked_in_the_order_of_the_thorough_answer() -> None:
+    bench = Bench(dials_max=PROVIDERS_ASKED_MAX)
+    bench.find(KEY)
+    made_up, liars, honest = OTHERS[:PROVIDERS_ASKED_MAX], OTHERS[8:20], OTHERS[-1]
+    bench.named(*made_up, *liars, honest)
+    bench.lookups.on_doubted(LookupDoubted(1), now_us=0)
+    assert dialled(bench.doubted(honest, *liars, *made_up)) == [], "all dials are taken"
+    bench.overlay.on_dial_failed(made_up[0].peer, "timed out", now_us=0)
+    assert dialled(bench.lookups.on_unreachable(made_up[0].peer, now_us=0)) == [honest.peer]
 
 
 def test_once_somebody_proved_true_the_slow_are_not_waited_for() -> None:
@@ -471,7 +482,7 @@ def test_once_somebody_proved_true_the_slow_are_not_waited_for() -> None:
     bench.link(PEER)
     bench.answer(PEER, KEY)
     assert bench.answers == []
-    assert bench.lookups.on_doubted(LookupDoubted(1)) == []
+    assert bench.lookups.on_doubted(LookupDoubted(1), now_us=0) == []
     assert bench.answers == [("dht", [PEER.peer])]
 
 
