@@ -284,10 +284,12 @@ class Directory:
         return [
             member
             for member in self._members.values()
-            if capabilities <= member.capabilities
-            and not member.has_left
-            and not self.is_dead(member.peer)
+            if capabilities <= member.capabilities and self.is_there(member)
         ]
+
+    def is_there(self, member: Member) -> bool:
+        """Say whether a member has not left, died or been removed."""
+        return not (member.has_left or self.is_dead(member.peer) or self.is_removed(member.peer))
 
     def _owner_of(self, record: Record, chain: Chain | None) -> Member | None:
         """Return the member whose record this is, introducing it if it is new. Raises NotAMember.

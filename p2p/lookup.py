@@ -25,7 +25,7 @@ from wire.records import RecordKind
 
 LOOKUPS_MAX = 64
 PROVIDERS_NAMED_MAX = 64
-PROVIDERS_ASKED_MAX = 8  # at a time
+PROVIDERS_ASKED_MAX = 4  # at a time, and as many more once the DHT was asked to be thorough
 LOOKUP_US_MAX = 10_000_000
 DOUBTED_AFTER_US = 2_000_000
 PROVIDE_REVIEW_EVERY_US = 60_000_000
@@ -73,6 +73,7 @@ class _Lookup:
     named: set[PeerId] = field(default_factory=set)
     waiting: deque[Provider] = field(default_factory=deque)
     tried: set[PeerId] = field(default_factory=set)
+    proven: dict[PeerId, Member] = field(default_factory=dict)  # a full directory drops members
     awaited: set[PeerId] = field(default_factory=set)
 
 
@@ -148,13 +149,17 @@ class Lookups:
         kinds = {signed.body.kind for signed in given.records if signed.body.owner == peer}
         if RecordKind.CAPABILITIES not in kinds:
             return []
-        return self._await_no_more(peer, now_us=now_us)
+        asking = [lookup for lookup in self._lookups.values() if peer in lookup.awaited]
+        effects = self._await_no_more(peer, now_us=now_us)
+        if asking and not any(peer in lookup.proven for lookup in asking):
+            self.overlay.release(peer)  # its link makes room for those of others
+        return effects
 
     def on_members_changed(self, *, now_us: int) -> list[Effect]:
         """Records came in, by whatever way: perhaps those that a lookup waits for."""
         effects: list[Effect] = []
         for number, lookup in list(self._lookups.items()):
-            known = {peer for peer in lookup.awaited if self._is_provider(peer, lookup)}
+            known = {peer for peer in lookup.awaited if self._prove(peer, lookup)}
             if known:
                 lookup.awaited -= known
                 effects += self._go_on(number, lookup, now_us=now_us)
@@ -169,6 +174,7 @@ class Lookups:
         effects: list[Effect] = []
         for number, lookup in list(self._lookups.items()):
             if peer in lookup.awaited:
+                self._prove(peer, lookup)
                 lookup.awaited.discard(peer)
                 effects += self._go_on(number, lookup, now_us=now_us)
         return effects
@@ -197,7 +203,7 @@ class Lookups:
     def _ask(self, provider: Provider, lookup: _Lookup, *, now_us: int) -> list[Effect]:
         peer = provider.peer
         lookup.tried.add(peer)
-        if peer in lookup.awaited or self._is_provider(peer, lookup):
+        if peer in lookup.awaited or self._prove(peer, lookup):
             return []
         effects = self.overlay.reach(peer, provider.addresses, now_us=now_us)
         if peer in self.links:
@@ -219,15 +225,25 @@ class Lookups:
         return lookup.then("dht", found)
 
     def _found(self, lookup: _Lookup) -> list[Member]:
-        providers = self._providers(lookup.capabilities)
-        return [member for member in providers if member.peer in lookup.named]
+        """Return those named who proved true and are there, also if there is no room for them."""
+        held = {member.peer: member for member in self._providers(lookup.capabilities)}
+        proven = {
+            peer: member
+            for peer, member in lookup.proven.items()
+            if self.directory.get(peer) is None and self.directory.is_there(member)
+        }
+        return [member for peer, member in (held | proven).items() if peer in lookup.named]
 
     def _providers(self, capabilities: tuple[str, ...]) -> list[Member]:
         return self.directory.providers(frozenset(capabilities))
 
-    def _is_provider(self, peer: PeerId, lookup: _Lookup) -> bool:
+    def _prove(self, peer: PeerId, lookup: _Lookup) -> bool:
+        """Say whether a device says itself that it provides what is looked for; remember it."""
         member = self.directory.get(peer)
-        return member is not None and member.capabilities >= set(lookup.capabilities)
+        if member is None or not member.capabilities >= set(lookup.capabilities):
+            return False
+        lookup.proven[peer] = member
+        return True
 
     def _rarest(self, capabilities: tuple[str, ...]) -> str:
         return min(capabilities, key=lambda key: (_count_of(key, self.directory), key))

@@ -247,6 +247,10 @@ class Overlay:
         self._dialling[peer] = now_us
         return [Dial(peer, known)]
 
+    def release(self, peer: PeerId) -> None:
+        """A short piece of work needs a device no longer."""
+        self._needed_until_us.pop(peer, None)
+
     def _look_around(self) -> None:
         """See who is known: most reviews find the mesh as it was a second ago."""
         revisions = self.directory.roster_revision, self.book.revision

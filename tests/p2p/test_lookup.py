@@ -467,12 +467,46 @@ def test_made_up_providers_that_nobody_can_reach_hold_nobody_up() -> None:
 def test_those_still_waiting_are_asked_in_the_order_of_the_thorough_answer() -> None:
     bench = Bench(dials_max=PROVIDERS_ASKED_MAX)
     bench.find(KEY)
-    made_up, liars, honest = OTHERS[:PROVIDERS_ASKED_MAX], OTHERS[8:20], OTHERS[-1]
+    made_up, liars, honest = OTHERS[:PROVIDERS_ASKED_MAX], OTHERS[10:20], OTHERS[-1]
     bench.named(*made_up, *liars, honest)
     bench.lookups.on_doubted(LookupDoubted(1), now_us=0)
     assert dialled(bench.doubted(honest, *liars, *made_up)) == [], "all dials are taken"
     bench.overlay.on_dial_failed(made_up[0].peer, "timed out", now_us=0)
     assert dialled(bench.lookups.on_unreachable(made_up[0].peer, now_us=0)) == [honest.peer]
+
+
+def test_the_link_to_a_false_provider_is_needed_no_longer_and_that_to_a_true_one_is() -> None:
+    bench = Bench()
+    bench.find(KEY)
+    bench.named(PEER, THIRD)
+    bench.link(PEER)
+    bench.link(THIRD)
+    bench.answer(PEER, OTHER_KEY)
+    bench.answer(THIRD, KEY)
+    assert not bench.overlay.is_needed(PEER.peer)
+    assert bench.overlay.is_needed(THIRD.peer)
+
+
+def test_who_proved_true_is_named_also_if_the_directory_had_to_drop_it() -> None:
+    bench = Bench(members_max=3)
+    bench.know(PEER, KEY)
+    bench.find(KEY)
+    bench.named(PEER, THIRD)
+    bench.directory.forget(PEER.peer)
+    bench.lookups.on_unreachable(THIRD.peer, now_us=0)
+    assert bench.answers == [("dht", [PEER.peer])]
+
+
+def test_who_proved_true_and_was_removed_meanwhile_is_not_named() -> None:
+    bench = Bench()
+    bench.know(PEER, KEY)
+    bench.find(KEY)
+    bench.named(PEER, THIRD)
+    bench.directory.is_removed = {PEER.peer}.__contains__
+    bench.directory.drop_removed()
+    bench.lookups.on_unreachable(THIRD.peer, now_us=0)
+    bench.doubted()
+    assert bench.answers == [("dht", [])]
 
 
 def test_once_somebody_proved_true_the_slow_are_not_waited_for() -> None:
