@@ -108,6 +108,11 @@ class Doorway:
         self._banned_until_s[place] = now_s + self._settings.ban_s
         return True
 
+    def is_notorious(self, ip: str, *, now_s: float) -> bool:
+        """Say whether one more failure of the address is no news."""
+        left = self._failures.left(_place_of(ip), now_s=now_s)
+        return left < self._settings.failure_rate.burst / 2
+
     def is_banned(self, ip: str, *, now_s: float) -> bool:
         """Say whether nothing is taken from the address."""
         place = _place_of(ip)

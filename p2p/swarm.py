@@ -122,8 +122,11 @@ class MeshSwarm(Swarm):
             await self._accept(visitor, maddr)
         except Exception as error:  # noqa: BLE001 - a stranger's handshake must not end the host
             self._counters.connections_failed.increment()
-            log.info("connection.refused", address=ip, reason=why(error))
             self._note_failure(ip)
+            is_news = not self._doorway.is_notorious(ip, now_s=trio.current_time())
+            (log.info if is_news else log.debug)(
+                "connection.refused", address=ip, reason=why(error)
+            )
         finally:
             del self._visitors[visitor]
             self._doorway.left(ip)

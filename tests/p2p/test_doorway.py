@@ -51,6 +51,17 @@ def test_connections_that_lead_to_nothing_end_in_a_ban_of_their_address_that_end
     assert doorway.objection(HERE, now_s=60) is None
 
 
+def test_an_address_that_fails_again_and_again_is_no_news_until_it_was_quiet() -> None:
+    doorway = Doorway(SETTINGS, Random(1))
+    news = []
+    for _ in range(4):
+        doorway.on_failure(HERE, now_s=0)
+        news.append(not doorway.is_notorious(HERE, now_s=0))
+    assert news == [True, True, False, False]
+    assert not doorway.is_notorious(THERE, now_s=0)
+    assert not doorway.is_notorious(HERE, now_s=3)
+
+
 def test_a_household_with_an_old_key_is_not_banned() -> None:
     doorway = Doorway(DoorwaySettings(), Random(1))
     assert not any(doorway.on_failure(HERE, now_s=second) for second in range(100_000))
