@@ -33,7 +33,9 @@ class DoorwaySettings(Struct, frozen=True, kw_only=True):
 
     `entry_rate` is about connections that begin: each costs a handshake, some 10 ms of CPU.
     `failure_rate` is about those that were refused, or that spoke no libp2p, had another network
-    key, or said nothing: a household whose devices have an old key stays within it.
+    key, or said nothing: a household whose devices have an old key stays within it. One of a banned
+    peer counts as `banned_peer_cost`, since it is known only after the handshake: a banned device
+    that dials with a backoff up to a minute stays within that, too.
     `strangers_max` is of all addresses together.
     """
 
@@ -41,6 +43,7 @@ class DoorwaySettings(Struct, frozen=True, kw_only=True):
     strangers_max: int = 20
     entry_rate: Rate = Rate(per_s=8, burst=64)
     failure_rate: Rate = Rate(per_s=1, burst=64)
+    banned_peer_cost: float = 8
     ban_s: float = 60.0
 
 
@@ -98,10 +101,11 @@ class Doorway:
         if not self._inside[place]:
             del self._inside[place]
 
-    def on_failure(self, ip: str, *, now_s: float) -> bool:
+    def on_failure(self, ip: str, *, now_s: float, of_banned_peer: bool = False) -> bool:
         """Note that a connection led to nothing; True if the address is banned from now on."""
         place = _place_of(ip)
-        if self.is_banned(ip, now_s=now_s) or self._failures.take(place, now_s=now_s):
+        tokens = self._settings.banned_peer_cost if of_banned_peer else 1
+        if self.is_banned(ip, now_s=now_s) or self._failures.take(place, tokens, now_s=now_s):
             return False
         if len(self._banned_until_s) >= ADDRESSES_MAX:
             del self._banned_until_s[next(iter(self._banned_until_s))]  # all last equally long

@@ -74,6 +74,10 @@ class _Visitor:
         self.connection.abort()
 
 
+class _PeerIsBanned(SwarmException):
+    """Nothing is taken from the peer at the other end, whom the handshake named."""
+
+
 class MeshSwarm(Swarm):
     """libp2p's swarm, accepting and dialling by our rules."""
 
@@ -122,7 +126,7 @@ class MeshSwarm(Swarm):
             await self._accept(visitor, maddr)
         except Exception as error:  # noqa: BLE001 - a stranger's handshake must not end the host
             self._counters.connections_failed.increment()
-            self._note_failure(ip)
+            self._note_failure(ip, of_banned_peer=isinstance(error, _PeerIsBanned))
             is_news = not self._doorway.is_notorious(ip, now_s=trio.current_time())
             (log.info if is_news else log.debug)(
                 "connection.refused", address=ip, reason=why(error)
@@ -157,8 +161,9 @@ class MeshSwarm(Swarm):
             return False
         return visitor.peer is None or not self._is_admitted(visitor.peer)
 
-    def _note_failure(self, ip: str) -> None:
-        if self._doorway.on_failure(ip, now_s=trio.current_time()):
+    def _note_failure(self, ip: str, *, of_banned_peer: bool = False) -> None:
+        now_s = trio.current_time()
+        if self._doorway.on_failure(ip, now_s=now_s, of_banned_peer=of_banned_peer):
             self._counters.addresses_banned.increment()
             log.warning("address.banned", address=ip, reason="too many connections to no end")
 
@@ -169,7 +174,7 @@ class MeshSwarm(Swarm):
         muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
         visitor.peer = muxed.peer_id
         if self._judge.is_banned(peer_of(muxed.peer_id)):
-            raise SwarmException("banned")
+            raise _PeerIsBanned("banned")
         if len(self.get_connections(muxed.peer_id)) > self._limits.connections_per_peer_max:
             raise SwarmException("too many connections from one peer")
         closed: trio.Event = muxed.event_closed  # type: ignore[attr-defined] # every Yamux has it

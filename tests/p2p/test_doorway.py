@@ -62,6 +62,23 @@ def test_an_address_that_fails_again_and_again_is_no_news_until_it_was_quiet() -
     assert not doorway.is_notorious(HERE, now_s=3)
 
 
+def test_banned_peers_that_come_back_at_once_end_in_a_ban_of_their_address() -> None:
+    doorway = Doorway(DoorwaySettings(), Random(1))
+    attempts = [
+        doorway.on_failure(HERE, now_s=number / 10, of_banned_peer=True) for number in range(9)
+    ]
+    assert attempts == [False] * 8 + [True]
+
+
+def test_a_banned_device_that_dials_with_a_backoff_does_not_ban_its_household() -> None:
+    doorway = Doorway(DoorwaySettings(), Random(1))
+    now_s, pause_s = 0.0, 0.5
+    while now_s < 600:
+        assert not doorway.on_failure(HERE, now_s=now_s, of_banned_peer=True)
+        pause_s = min(60, 2 * pause_s)
+        now_s += pause_s / 2  # the shortest that jitter makes of it
+
+
 def test_a_household_with_an_old_key_is_not_banned() -> None:
     doorway = Doorway(DoorwaySettings(), Random(1))
     assert not any(doorway.on_failure(HERE, now_s=second) for second in range(100_000))
