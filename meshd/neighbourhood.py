@@ -318,7 +318,7 @@ class Neighbourhood:
             case LookupEnds():
                 return self.lookups.on_lookup_ends(key)
             case LookupDoubted():
-                return self.lookups.on_doubted(key, now_us=now_us)
+                return self.lookups.on_doubted(key)
             case IncarnationDurable():
                 records = self.own_records.on_incarnation_durable(key, now_us=now_us)
                 return self._spread(records) + self._publish(records)

@@ -25,7 +25,7 @@ from wire.records import RecordKind
 
 LOOKUPS_MAX = 64
 PROVIDERS_NAMED_MAX = 64
-PROVIDERS_ASKED_MAX = 4  # at a time, and as many more once the DHT was asked to be thorough
+PROVIDERS_ASKED_MAX = 4  # at a time, and as many more of the thorough answer
 LOOKUP_US_MAX = 10_000_000
 DOUBTED_AFTER_US = 2_000_000
 PROVIDE_REVIEW_EVERY_US = 60_000_000
@@ -121,15 +121,14 @@ class Lookups:
             effects.append(SetTimer(LookupDoubted(number), DOUBTED_AFTER_US))
         return effects
 
-    def on_doubted(self, doubted: LookupDoubted, *, now_us: int) -> list[Effect]:
+    def on_doubted(self, doubted: LookupDoubted) -> list[Effect]:
         """Answer with who proved true; if nobody did, ask again, and go on with those named."""
         lookup = self._lookups.get(doubted.number)
         if lookup is None or lookup.is_thorough:
             return []
         if self._found(lookup):
             return self._finish(doubted.number, lookup)
-        effects = self._ask_thoroughly(doubted.number, lookup)
-        return effects + self._go_on(doubted.number, lookup, now_us=now_us)
+        return self._ask_thoroughly(doubted.number, lookup)
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
         """Somebody a lookup waits for is linked now: ask it."""
@@ -183,7 +182,8 @@ class Lookups:
         """Ask the next, PROVIDERS_ASKED_MAX at a time; finish when there is nobody to wait for."""
         effects: list[Effect] = []
         # Those named first who do not answer leave as much room to those named by the second.
-        asked_max = PROVIDERS_ASKED_MAX * (2 if lookup.is_thorough else 1)
+        is_second = lookup.is_thorough and lookup.is_named
+        asked_max = PROVIDERS_ASKED_MAX * (2 if is_second else 1)
         while lookup.waiting and len(lookup.awaited) < asked_max:
             if not self._may_ask(lookup.waiting[0].peer):
                 break  # whoever is dialled now makes room when that has ended

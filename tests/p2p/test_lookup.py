@@ -456,8 +456,8 @@ def test_made_up_providers_that_nobody_can_reach_hold_nobody_up() -> None:
     made_up, honest = OTHERS[:PROVIDERS_ASKED_MAX], OTHERS[-1]
     effects = bench.named(*made_up)
     assert SetTimer(LookupDoubted(1), DOUBTED_AFTER_US) in effects
-    assert len(bench.lookups.on_doubted(LookupDoubted(1), now_us=0)) == 1, "all dials still hang"
-    assert bench.lookups.on_doubted(LookupDoubted(1), now_us=0) == []
+    assert len(bench.lookups.on_doubted(LookupDoubted(1))) == 1, "all dials still hang"
+    assert bench.lookups.on_doubted(LookupDoubted(1)) == []
     assert dialled(bench.doubted(*made_up, honest)) == [honest.peer]
     bench.link(honest)
     bench.answer(honest, KEY)
@@ -469,7 +469,7 @@ def test_those_still_waiting_are_asked_in_the_order_of_the_thorough_answer() -> 
     bench.find(KEY)
     made_up, liars, honest = OTHERS[:PROVIDERS_ASKED_MAX], OTHERS[10:20], OTHERS[-1]
     bench.named(*made_up, *liars, honest)
-    bench.lookups.on_doubted(LookupDoubted(1), now_us=0)
+    bench.lookups.on_doubted(LookupDoubted(1))
     assert dialled(bench.doubted(honest, *liars, *made_up)) == [], "all dials are taken"
     bench.overlay.on_dial_failed(made_up[0].peer, "timed out", now_us=0)
     assert dialled(bench.lookups.on_unreachable(made_up[0].peer, now_us=0)) == [honest.peer]
@@ -485,6 +485,19 @@ def test_the_link_to_a_false_provider_is_needed_no_longer_and_that_to_a_true_one
     bench.answer(THIRD, KEY)
     assert not bench.overlay.is_needed(PEER.peer)
     assert bench.overlay.is_needed(THIRD.peer)
+
+
+def test_the_room_of_the_thorough_answer_is_not_taken_by_those_named_before() -> None:
+    bench = Bench()
+    bench.find(KEY)
+    made_up, honest = OTHERS[:20], OTHERS[-1]
+    bench.named(*made_up)
+    bench.lookups.on_doubted(LookupDoubted(1))
+    bench.overlay.on_dial_failed(made_up[0].peer, "timed out", now_us=0)
+    assert len(dialled(bench.lookups.on_unreachable(made_up[0].peer, now_us=0))) == 1
+    waiting = dialled(bench.doubted(honest, *made_up))
+    assert waiting[0] == honest.peer
+    assert len(waiting) == PROVIDERS_ASKED_MAX
 
 
 def test_who_proved_true_is_named_also_if_the_directory_had_to_drop_it() -> None:
@@ -516,7 +529,7 @@ def test_once_somebody_proved_true_the_slow_are_not_waited_for() -> None:
     bench.link(PEER)
     bench.answer(PEER, KEY)
     assert bench.answers == []
-    assert bench.lookups.on_doubted(LookupDoubted(1), now_us=0) == []
+    assert bench.lookups.on_doubted(LookupDoubted(1)) == []
     assert bench.answers == [("dht", [PEER.peer])]
 
 
