@@ -15,6 +15,7 @@ handshake that is under way. (sshd draws, too: `MaxStartups`.)
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -26,6 +27,7 @@ from p2p.rate_limit import Rate, RateTable
 
 ADDRESSES_MAX: Final = 1_024
 _IPV6_BITS: Final = 64
+_CREDIT_STEPS: Final = 16
 
 
 class DoorwaySettings(Struct, frozen=True, kw_only=True):
@@ -89,10 +91,15 @@ class Doorway:
         """
         if len(strangers) <= self._settings.strangers_max:
             return None
-        lefts = [self._failures.left(_place_of(ip), now_s=now_s) for ip in strangers]
+        credits_left = [self._credit(ip, now_s) for ip in strangers]
         *others, newest = range(len(strangers))
-        least = [place for place in others if lefts[place] == min(lefts)]
+        least = [place for place in others if credits_left[place] == min(credits_left)]
         return self._rng.choice(least) if least else newest
+
+    def _credit(self, ip: str, now_s: float) -> int:
+        """Return how seldom an address failed lately, in steps: an honest one may fail, too."""
+        step = self._settings.failure_rate.burst / _CREDIT_STEPS
+        return math.ceil(self._failures.left(_place_of(ip), now_s=now_s) / step)
 
     def left(self, ip: str) -> None:
         """Take back the place of a connection that ended."""

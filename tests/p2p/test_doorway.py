@@ -150,6 +150,16 @@ def test_handshakes_survive_a_flood_from_addresses_that_come_again(addresses_cou
     assert survived_count >= 45
 
 
+def test_an_address_that_failed_a_few_times_gets_in_like_any_other() -> None:
+    doorway = Doorway(DoorwaySettings(), Random(1))
+    places_count = DoorwaySettings().strangers_max
+    doorway.on_failure(HERE, now_s=0)
+    for now_s in (1.0, 1.5, 2.0, 2.5):
+        place = doorway.whom_to_turn_out([*[THERE] * places_count, HERE], now_s=now_s)
+        assert place in range(places_count)
+        doorway.on_failure(HERE, now_s=now_s)  # and is pushed out again, or was too slow
+
+
 def survives_a_flood(addresses_count: int, rng: Random) -> bool:
     """Return whether one that takes half a second gets through when 100 others come a second."""
     doorway = Doorway(DoorwaySettings(), rng)
