@@ -171,8 +171,8 @@ def survives_a_flood(addresses_count: int, rng: Random) -> bool:
         if place is not None:
             doorway.on_failure(strangers.pop(place), now_s=now_s)
 
-    for number in range(350):
-        if number == 300:
+    for number in range(650):
+        if number == 600:  # by then it shows which addresses come again
             enter(HERE, number / 100)
         enter(f"198.51.100.{number % addresses_count}", number / 100)
     return HERE in strangers
