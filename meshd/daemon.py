@@ -26,6 +26,7 @@ from meshd.control import ControlServer
 from meshd.defects import Defects, NodeFailed
 from meshd.errors import StoreFailed
 from meshd.finding import Finding
+from meshd.heap import run_trimming
 from meshd.home import Home, control_socket_path
 from meshd.logs import bind_device
 from meshd.mailbox import US_PER_S, Mailbox
@@ -446,6 +447,7 @@ class Daemon:
         await nursery.start(host.subscribe, _topic(known), self._is_welcome, self._deliver(nursery))
         nursery.start_soon(finding.run)
         nursery.start_soon(self._sense)
+        nursery.start_soon(run_trimming)
         await nursery.start(control.run)
 
     async def _sense(self) -> None:

@@ -47,6 +47,7 @@ class Mailbox:
     _versions: itertools.count[int] = field(default_factory=itertools.count)
     _something: trio.Event = field(default_factory=trio.Event)
     _room: trio.Condition = field(default_factory=trio.Condition)
+    _waiting_for_room_count: int = 0
     _waiting_of: Counter[PeerId] = field(default_factory=Counter)  # messages of each peer
 
     @property
@@ -59,13 +60,22 @@ class Mailbox:
 
         Waits while WAITING_EVENTS_MAX are there, or WAITING_OF_PEER_MAX messages of the same peer.
         """
-        async with self._room:
-            while not self._has_room(event):
-                await self._room.wait()
-            self._events.append(event)
-            if isinstance(event, Received):
-                self._waiting_of[event.peer] += 1
+        # Taking a lock costs a turn of the loop, so without need nobody does.
+        if self._waiting_for_room_count or not self._has_room(event):
+            await self._wait_for_room(event)
+        self._events.append(event)
+        if isinstance(event, Received):
+            self._waiting_of[event.peer] += 1
         self._something.set()
+
+    async def _wait_for_room(self, event: Event) -> None:
+        self._waiting_for_room_count += 1
+        try:
+            async with self._room:
+                while not self._has_room(event):
+                    await self._room.wait()
+        finally:
+            self._waiting_for_room_count -= 1
 
     def _has_room(self, event: Event) -> bool:
         if isinstance(event, Received) and self._waiting_of[event.peer] >= WAITING_OF_PEER_MAX:
@@ -93,20 +103,19 @@ class Mailbox:
 
     async def take(self) -> Item:
         """Return the next item: durable effects first, then timers that are due, then events."""
-        while True:
+        if self._events or self._durable or self._next_due_s() <= trio.current_time():
             await trio.lowlevel.checkpoint()
-            item = self._take_now()
-            if item is not None:
-                return item
+        while (item := self._take_now()) is None:
             self._something = trio.Event()
-            due_s = self._next_due_s()
-            with trio.move_on_at(due_s):
+            with trio.CancelScope(deadline=self._next_due_s()):
                 await self._something.wait()
+        return item
 
     async def after_event(self) -> None:
         """Tell those who wait for room that there is some."""
-        async with self._room:
-            self._room.notify_all()  # the longest waiting may wait for its own messages
+        if self._waiting_for_room_count:
+            async with self._room:
+                self._room.notify_all()  # the longest waiting may wait for its own messages
 
     def _take_now(self) -> Item | None:
         if self._durable:

@@ -17,24 +17,29 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import structlog
-from libp2p.abc import INetStream
+import trio
+from libp2p.abc import IMuxedStream, INetStream
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import Reader
 from libp2p.io.exceptions import IncompleteReadError
 from libp2p.network.connection import swarm_connection
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer import multiselect_communicator
 from libp2p.stream_muxer.yamux import yamux
-from libp2p.stream_muxer.yamux.yamux import YamuxStream
+from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from libp2p.tools.anyio_service.exceptions import LifecycleError
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from p2p.errors import UnsupportedLibp2p
+from p2p.prompt_lock import PromptLock
 
 CHECKED_VERSION: Final = "0.8.1"
 NEGOTIATION_BYTES_MAX: Final = 1_024
 WINDOW_BYTES_MAX: Final = 1 << 20
 NEGOTIATE_S: Final = 10
+ROUND_TRIP_EVERY_S: Final = 300
 
 log = structlog.get_logger()
 
@@ -79,6 +84,22 @@ PRIVATE_NAMES: Final = (
         "libp2p.stream_muxer.yamux.yamux",
         "YamuxStream._auto_tune_and_send_window_update",
         "replaced: it sends one window update, a frame of its own, for every read",
+    ),
+    PrivateName(
+        "libp2p.stream_muxer.yamux.yamux",
+        "YamuxStream.__init__",
+        "wrapped: each frame takes four locks of a stream, and each costs a turn of trio's loop",
+    ),
+    PrivateName(
+        "libp2p.network.stream.net_stream",
+        "NetStream.__init__",
+        "wrapped for the same reason: every read and write takes its `_state_lock`",
+    ),
+    PrivateName(
+        "libp2p.stream_muxer.yamux.yamux",
+        "RTT_MEASURE_INTERVAL",
+        "raised: it sizes windows, and every half minute it was a seventh of an idle device's "
+        "frames",
     ),
     PrivateName(
         "libp2p.protocol_muxer.multiselect_communicator",
@@ -137,13 +158,45 @@ async def _update_window_when_half_used(stream: YamuxStream, *, bytes_read: int 
     await _send_window_update(stream)
 
 
+_new_yamux_stream = YamuxStream.__init__
+_new_net_stream = NetStream.__init__
+
+
+class _WriteLock(PromptLock):
+    """Stands for libp2p's `ReadWriteLock`, of which streams use but this."""
+
+    def write_lock(self) -> PromptLock:
+        return self
+
+
+def _init_yamux_stream(
+    stream: YamuxStream, stream_id: int, conn: Yamux, is_initiator: bool
+) -> None:
+    _new_yamux_stream(stream, stream_id, conn, is_initiator)
+    stream.window_lock = PromptLock()  # type: ignore[assignment] # all that is used of a lock
+    stream.rw_lock = _WriteLock()  # type: ignore[assignment] # likewise
+
+
+def _init_net_stream(
+    stream: NetStream,
+    muxed_stream: IMuxedStream,
+    swarm_conn: SwarmConn | None,
+    metric_send_channel: trio.MemorySendChannel[object] | None,
+) -> None:
+    _new_net_stream(stream, muxed_stream, swarm_conn, metric_send_channel)
+    stream._state_lock = PromptLock()  # type: ignore[assignment] # likewise
+
+
 def install() -> None:
     """Replace the stateless names of `PRIVATE_NAMES`; a second time changes nothing."""
     multiselect_communicator.read_delim = _read_bounded_line  # type: ignore[attr-defined]
     YamuxStream._auto_tune_and_send_window_update = (  # type: ignore[method-assign]
         _update_window_when_half_used  # type: ignore[assignment] # its `self` is annotated twice
     )
+    YamuxStream.__init__ = _init_yamux_stream  # type: ignore[method-assign, assignment]
+    NetStream.__init__ = _init_net_stream  # type: ignore[method-assign, assignment]
     yamux.MAX_WINDOW_SIZE = WINDOW_BYTES_MAX
+    yamux.RTT_MEASURE_INTERVAL = ROUND_TRIP_EVERY_S
     quiet = logging.getLogger("libp2p.network.connection.swarm_connection")
     swarm_connection.logging = quiet  # type: ignore[attr-defined, assignment] # same methods
     # Without a handler of its own the library's warnings, some with tracebacks, go to the terminal.

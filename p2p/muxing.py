@@ -34,8 +34,9 @@ from p2p.errors import ForeignKey
 from p2p.guards import NEGOTIATE_S
 from p2p.identity import peer_of
 from p2p.judge import Judge, Pacer
+from p2p.prompt_lock import PromptLock
 from p2p.rate_limit import Rate, TokenBucket
-from p2p.transport import PeerStalled
+from p2p.transport import READ_BYTES_MAX, PeerStalled
 from wire.ids import PeerId
 
 MEMBER_BUFFER_BYTES_MAX: Final = 8 << 20
@@ -50,6 +51,7 @@ _STREAM_TOKENS: Final = 20  # a stranger's new stream, which is negotiated: 5 ms
 MEMBER_STREAMS_RATE: Final = Rate(per_s=60, burst=300)
 _PING_TOKENS: Final = 4  # it is answered at once
 _TOKEN_BYTES: Final = 64 * 1024
+FRAMES_AT_ONCE_MAX: Final = 16  # then others have their turn: a millisecond or two
 _STRAY_TOKEN_BYTES: Final = 16 * 1024  # of data that nobody reads
 _LAST_WORD_S: Final = 1.0  # how long a banned peer has to read why
 
@@ -73,7 +75,10 @@ class BoundedYamux(Yamux):
 
     def __init__(self, conn: ISecureConn, peer_id: ID, rules: PeerRules) -> None:
         super().__init__(conn, peer_id, is_initiator=conn.is_initiator, on_close=_nothing)
-        self.secured_conn = cast(ISecureConn, _FramesOf(conn, self._on_header))
+        self._frames = _FramesOf(conn, self._is_done_with)
+        self.secured_conn = cast(ISecureConn, self._frames)
+        self.streams_lock = cast(trio.Lock, PromptLock())
+        self._write_lock = cast(trio.Lock, PromptLock())
         self._rules = rules
         self._is_member = False
         self._pacer = self._new_pacer(STRANGER_RATE)
@@ -83,8 +88,30 @@ class BoundedYamux(Yamux):
         rules = self._rules
         return Pacer(rate, peer=rules.peer, what="frames of Yamux", judge=rules.judge)
 
-    async def _on_header(self, header: bytes) -> None:
-        """Let the frame that begins with `header` in when its time has come, or end them all."""
+    async def _is_done_with(self, header: bytes) -> bool:
+        """Let a frame in when its time has come; True if nothing of it is left for libp2p to do."""
+        await self._admit(header)
+        return self._take_data(header)
+
+    def _take_data(self, header: bytes) -> bool:
+        """Take in a frame that is nothing but data and all there: nearly all are.
+
+        What libp2p does with one, without its locks, timers and lines for the log.
+        """
+        kind, flags, stream_id, length = _parsed(header)
+        stream = self.streams.get(stream_id)
+        is_plain = kind == TYPE_DATA and not flags and stream is not None
+        if not is_plain or self._frames.buffered_bytes < length:
+            return False
+        assert stream is not None, "of an open stream"  # noqa: S101
+        self._refuse_excess(length)
+        self.stream_buffers[stream_id] += self._frames.take(length)
+        stream.recv_window -= length
+        self.stream_events[stream_id].set()
+        return True
+
+    async def _admit(self, header: bytes) -> None:
+        """Wait until the time of a frame has come, or end the connection."""
         rules = self._rules
         if rules.is_admitted() is not self._is_member:
             self._is_member = not self._is_member
@@ -115,11 +142,14 @@ class BoundedYamux(Yamux):
         return 1 + length / _TOKEN_BYTES
 
     async def _read_data_body(self, length: int) -> bytes:
-        buffered = sum(len(buffer) for buffer in self.stream_buffers.values())
-        if buffered + length > self._rules.buffer_bytes_max:
-            # The one error that makes libp2p close the connection from here.
-            raise trio.TooSlowError
+        self._refuse_excess(length)
         return await super()._read_data_body(length)
+
+    def _refuse_excess(self, length: int) -> None:
+        buffered = sum(map(len, self.stream_buffers.values()))
+        if buffered + length > self._rules.buffer_bytes_max:
+            # The one error that makes libp2p close the connection from wherever it reads.
+            raise trio.TooSlowError
 
     async def _write_frame(self, data: bytes) -> None:
         # A frame larger than a Noise message is two writes; between them nobody may be cancelled.
@@ -149,29 +179,56 @@ def _opens_stream(header: bytes) -> bool:
 
 
 class _FramesOf:
-    """A connection that shows the header of each frame before anybody acts on it."""
+    """A connection whose frames are first offered to `is_done_with`, by their headers.
 
-    def __init__(self, conn: ISecureConn, on_header: Callable[[bytes], Awaitable[None]]) -> None:
+    libp2p reads on from the first frame that this was not done with.
+    """
+
+    def __init__(self, conn: ISecureConn, is_done_with: Callable[[bytes], Awaitable[bool]]) -> None:
         self._conn = conn
-        self._on_header = on_header
-        self._header = b""
+        self._is_done_with = is_done_with
+        self._buffer = bytearray()  # at most what one message of Noise brings
         self._body_bytes_left = 0
+        self._frames_count = 0
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._conn, name)
 
+    @property
+    def buffered_bytes(self) -> int:
+        """How many bytes are here already."""
+        return len(self._buffer)
+
+    def take(self, length: int) -> bytes:
+        """Return the next bytes, which have to be here."""
+        taken = bytes(memoryview(self._buffer)[:length])
+        del self._buffer[:length]  # moves no bytes: a bytearray keeps its start
+        return taken
+
     async def read(self, n: int | None = None) -> bytes:
-        received = await self._conn.read(n)
+        """Return some bytes of a body, or a header: `n` is as many as are missing."""
         if self._body_bytes_left:
-            self._body_bytes_left -= len(received)
-            return received
-        self._header += received
-        if len(self._header) >= HEADER_SIZE:
-            header, self._header = self._header, b""
-            kind, _, _, length = _parsed(header)
-            self._body_bytes_left = length if kind == TYPE_DATA else 0
-            await self._on_header(header)
-        return received
+            await self._fill(1)
+            taken = self.take(min(self._body_bytes_left, n or READ_BYTES_MAX))
+            self._body_bytes_left -= len(taken)
+            return taken
+        header = await self._next_header()
+        while await self._is_done_with(header):
+            header = await self._next_header()
+        kind, _, _, length = _parsed(header)
+        self._body_bytes_left = length if kind == TYPE_DATA else 0
+        return header
+
+    async def _next_header(self) -> bytes:
+        self._frames_count += 1
+        if not self._frames_count % FRAMES_AT_ONCE_MAX:
+            await trio.lowlevel.checkpoint()
+        await self._fill(HEADER_SIZE)
+        return self.take(HEADER_SIZE)
+
+    async def _fill(self, length: int) -> None:
+        while len(self._buffer) < length:
+            self._buffer += await self._conn.read(None)
 
 
 class _Misbehaved(Exception):

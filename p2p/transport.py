@@ -29,6 +29,7 @@ from p2p.accepting import accept_all
 from p2p.addresses import Address, from_socket, parse_address
 from p2p.errors import CannotListen, WrongNetwork
 from p2p.private_network import NONCE_BYTES, InboundBytes, xsalsa20
+from p2p.prompt_lock import PromptLock
 
 READ_BYTES_MAX: Final = 64 * 1024
 WRITE_STALL_S: Final = 5.0
@@ -57,10 +58,10 @@ class TcpConnection(ReadWriteCloser):
         self._stream = stream
         self._network_keys = network_keys
         self._inbound = InboundBytes(network_keys)
-        self._read_lock = trio.Lock()
+        self._read_lock = PromptLock()
         self._outbound: Salsa20.Salsa20Cipher | None = None
         self._plain = bytearray()
-        self._write_lock = trio.Lock()
+        self._write_lock = PromptLock()
         self.remote = remote
 
     async def read(self, n: int | None = None) -> bytes:
@@ -104,8 +105,11 @@ class TcpConnection(ReadWriteCloser):
         """
         key = await self._key() if self._network_keys else None
         async with self._write_lock:
-            with trio.CancelScope(shield=True):
-                await self._send(self._sealed(data, key))
+            sealed = self._sealed(data, key)
+            rest = memoryview(sealed)[self._send_now(sealed) :]
+            if rest:
+                with trio.CancelScope(shield=True):
+                    await self._send(rest)
 
     async def _key(self) -> bytes:
         """Return the network key to speak under. Raises ConnectionClosedError."""
@@ -133,9 +137,20 @@ class TcpConnection(ReadWriteCloser):
             self._outbound = xsalsa20(key, nonce)
         return nonce + self._outbound.encrypt(plain)
 
-    async def _send(self, sealed: bytes) -> None:
-        rest = memoryview(sealed)
-        patience_s = WRITE_S_MAX * -(-len(sealed) // WRITE_BYTES_MAX)
+    def _send_now(self, sealed: bytes) -> int:
+        """Return how many bytes the socket took at once, mostly all. Raises ConnectionClosedError.
+
+        Without a turn of trio's loop, which costs as much as the call.
+        """
+        try:
+            return os.write(self._stream.socket.fileno(), sealed)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionClosedError("connection is closed", transport="tcp") from error
+
+    async def _send(self, rest: memoryview) -> None:
+        patience_s = WRITE_S_MAX * -(-len(rest) // WRITE_BYTES_MAX)
         latest_s = trio.current_time() + patience_s  # or sips would hold it for ever
         try:
             while rest:

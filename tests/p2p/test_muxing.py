@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from typing import cast
 
 import pytest
 import trio
+from libp2p.abc import ISecureConn
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.exceptions import RawConnError
 from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, TYPE_DATA, TYPE_PING, YAMUX_HEADER_FORMAT
@@ -19,7 +21,7 @@ from p2p.host import Host
 from p2p.host_metrics import HostCounters
 from p2p.identity import libp2p_id
 from p2p.judge import Judge
-from p2p.muxing import STRANGER_RATE, BoundedYamux
+from p2p.muxing import FRAMES_AT_ONCE_MAX, STRANGER_RATE, BoundedYamux, _FramesOf
 from p2p.ping import PING_BYTES, PING_PROTOCOL_ID, PING_RATE
 from p2p.rate_limit import Rate
 from p2p.streams import Stream
@@ -179,3 +181,69 @@ async def test_pings_are_answered_and_a_flood_of_them_is_a_ban() -> None:
         with trio.fail_after(5):
             await stream.send_all(bytes(PING_BYTES * pings))
             await until(lambda: bob._judge.is_banned(alice.peer))
+
+
+class Turns(trio.abc.Instrument):
+    """Counts how often any task goes on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+async def test_a_short_frame_costs_few_turns_of_the_loop() -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+    bob.serve(ECHO, echo, members_only=True)
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        stream = await alice.open_stream(bob.peer, ECHO)
+        turns, frames_count = Turns(), 2 * 50
+        trio.lowlevel.add_instrument(turns)
+        for _ in range(frames_count // 2):
+            await stream.send_all(b"x" * 60)
+            await receive_exactly(stream, 60)
+        trio.lowlevel.remove_instrument(turns)
+    assert turns.count < 5 * frames_count  # 14 with the locks of libp2p
+
+
+@pytest.mark.parametrize("cut", [1, 11, 12, 13, 30, 33])
+async def test_frames_that_come_in_pieces_and_together_are_read_whole(cut: int) -> None:
+    alice, bob = Host(config(1)), Host(config(2))
+    bob.serve(ECHO, echo, members_only=True)
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        stream = await alice.open_stream(bob.peer, ECHO)
+        connection, stream_id = muxed(alice, bob), stream._yamux.stream_id  # type: ignore[attr-defined] # of MuxedStream
+        sent = [bytes([number]) * 20 for number in range(3)]
+        frames = b"".join(
+            struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, stream_id, len(data)) + data + PING
+            for data in sent
+        )
+        await connection._write_frame(frames[:cut])
+        await trio.sleep(0.05)
+        await connection._write_frame(frames[cut:])
+        with trio.fail_after(5):
+            assert await receive_exactly(stream, 60) == b"".join(sent)
+
+
+async def test_many_frames_at_once_let_other_tasks_run() -> None:
+    class Full:
+        async def read(self, n: int | None = None) -> bytes:
+            return PING * 1_000
+
+    frames_count = 0
+
+    async def is_done_with(header: bytes) -> bool:
+        nonlocal frames_count
+        frames_count += 1
+        return True
+
+    frames = _FramesOf(cast(ISecureConn, Full()), is_done_with)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(frames.read, 12)
+        for _ in range(3):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert 0 < frames_count <= 4 * FRAMES_AT_ONCE_MAX
