@@ -71,8 +71,9 @@ bench-sim: $(STAMP)  ## Measure how fast the simulator is, and how its cost grow
 bench-membership: $(STAMP)  ## Compare membership with SWIM + Lifeguard, simulated (hours; QUICK=1: few seeds)
 	$(RUN) benchmarks.membership $(if $(QUICK),--quick)
 
-bench-agents: $(STAMP) build/serf/usr/bin/serf  ## Compare twenty real daemons with twenty of Serf's agents, on loopback
-	$(RUN) benchmarks.membership.serf --serf build/serf/usr/bin/serf
+bench-agents: $(STAMP) build/serf/usr/bin/serf  ## Compare real daemons with Serf's agents and bare py-libp2p (half an hour; QUICK=1: less)
+	$(RUN) benchmarks.membership.idle $(if $(QUICK),--windows 1)
+	$(RUN) benchmarks.membership.serf --serf build/serf/usr/bin/serf --idle-seconds $(if $(QUICK),60,600)
 
 bench-hostile: $(STAMP)  ## Attack a real daemon in each way for a minute; print what an honest member noticed
 	PYTHONPATH=tests $(RUN) benchmarks.hostile

@@ -1,17 +1,24 @@
 """What an idle host costs: CPU and memory of a bare py-libp2p host, or of ours, with some peers.
 
-    python benchmarks/idle_host.py [--kind bare|ours] [--peers 2] [--seconds 30]
+    python benchmarks/idle_host.py [--kind bare|walking|ours] [--peers 2] [--seconds 30]
 
 The measured process holds one host with GossipSub (one topic), Kademlia and `--peers` connections;
-the peers live in a second process. Prints one line; CPU is the share of one core.
+the peers live in a second process. A `walking` host is a bare one whose Kademlia looks for random
+keys, every two minutes, as that of go-libp2p does; py-libp2p's default is not to. Prints one line;
+CPU is the share of one core. With `--hold`
+it says `ready` and lives until its standard input ends, for whoever measures it from outside
+(`benchmarks/membership/idle.py`).
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import psutil
 import trio
@@ -22,7 +29,9 @@ NETWORK_KEY = bytes(32)
 
 
 @asynccontextmanager
-async def bare_host(seed: int, target: str | None) -> AsyncIterator[str]:
+async def bare_host(
+    seed: int, target: str | None, *, is_walking: bool = False
+) -> AsyncIterator[str]:
     """Run a py-libp2p host as its documentation makes one, connected to `target` if given."""
     from libp2p import new_host
     from libp2p.crypto.ed25519 import create_new_key_pair
@@ -42,7 +51,8 @@ async def bare_host(seed: int, target: str | None) -> AsyncIterator[str]:
         connection_config=ConnectionConfig(min_connections=0, low_watermark=0),
     )
     router = GossipSub([TProtocol("/meshsub/1.1.0")], 4, 3, 6, heartbeat_interval=1)
-    pubsub, dht = Pubsub(host, router), KadDHT(host, DHTMode.SERVER)
+    pubsub = Pubsub(host, router)
+    dht = KadDHT(host, DHTMode.SERVER, enable_random_walk=is_walking)
     async with (
         host.run(listen),
         background_trio_service(pubsub),
@@ -89,11 +99,15 @@ async def our_host(seed: int, target: str | None) -> AsyncIterator[str]:
         nursery.cancel_scope.cancel()
 
 
-HOSTS = {"bare": bare_host, "ours": our_host}
+HOSTS: dict[str, Callable[[int, str | None], AbstractAsyncContextManager[str]]] = {
+    "bare": bare_host,
+    "walking": functools.partial(bare_host, is_walking=True),
+    "ours": our_host,
+}
 
 
 async def be_peers(kind: str, count: int, target: str) -> None:
-    """Run `count` hosts connected to `target` until killed."""
+    """Run `count` hosts connected to `target` until standard input ends."""
 
     async def be_one(seed: int) -> None:
         async with HOSTS[kind](seed, target):
@@ -102,21 +116,46 @@ async def be_peers(kind: str, count: int, target: str) -> None:
     async with trio.open_nursery() as nursery:
         for seed in range(2, count + 2):
             nursery.start_soon(be_one, seed)
+        await input_ends()
+        nursery.cancel_scope.cancel()
+
+
+async def input_ends() -> None:
+    """Wait until nobody can write to our standard input: whoever started us is gone, or done."""
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+        async for _ in stdin:
+            pass
+
+
+@asynccontextmanager
+async def host_with_peers(kind: str, peers_count: int) -> AsyncIterator[None]:
+    """Run one host here and its peers in another process, until they have settled and then on."""
+    async with HOSTS[kind](1, None) as address, trio.open_nursery() as nursery:
+        command = [sys.executable, __file__, "--kind", kind, "--peers", str(peers_count)]
+        command += ["--target", address]
+        run = functools.partial(trio.run_process, command, stdin=subprocess.PIPE)
+        peers = await nursery.start(run)
+        await trio.sleep(SETTLE_S + peers_count / 2)
+        yield
+        await peers.stdin.aclose()
+
+
+async def hold(kind: str, peers_count: int) -> None:
+    """Run one host with peers in another process until standard input ends."""
+    async with host_with_peers(kind, peers_count):
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
+        await input_ends()
 
 
 async def measure(kind: str, peers_count: int, seconds: float) -> None:
     """Run one host with peers in another process, and print what it cost."""
     me = psutil.Process()
-    async with HOSTS[kind](1, None) as address, trio.open_nursery() as nursery:
-        command = [sys.executable, __file__, "--kind", kind, "--peers", str(peers_count)]
-        peers = await nursery.start(trio.run_process, [*command, "--target", address])
-        await trio.sleep(SETTLE_S + peers_count / 2)
+    async with host_with_peers(kind, peers_count):
         before = me.cpu_times()
         await trio.sleep(seconds)
         after = me.cpu_times()
         connections = sum(one.status == "ESTABLISHED" for one in me.net_connections("tcp"))
-        peers.terminate()
-        nursery.cancel_scope.cancel()
     cpu_s = after.user + after.system - before.user - before.system
     sys.stdout.write(
         f"{kind}: {connections} of {peers_count} peers, {100 * cpu_s / seconds:.2f} % of one core "
@@ -130,9 +169,12 @@ def main() -> None:
     parser.add_argument("--kind", choices=sorted(HOSTS), default="bare")
     parser.add_argument("--peers", type=int, default=2, dest="peers_count")
     parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--hold", action="store_true", help="measure nothing, live on")
     parser.add_argument("--target", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.target is None:
+    if options.hold:
+        trio.run(hold, options.kind, options.peers_count)
+    elif options.target is None:
         trio.run(measure, options.kind, options.peers_count, options.seconds)
     else:
         trio.run(be_peers, options.kind, options.peers_count, options.target)

@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import FrameType
 
 import psutil
 
@@ -28,6 +29,7 @@ class Agents(ABC):
     """
 
     name: str
+    alarms: tuple[bytes, ...] = ()  # what a line of a log holds that takes somebody for ill or dead
 
     def __init__(self, count: int, directory: Path) -> None:
         self.count = count
@@ -120,17 +122,29 @@ class Agents(ABC):
             if name in running
         )
 
+    def alarms_count(self) -> int:
+        """Return how many lines of all logs take somebody for ill or dead, so far."""
+        return sum(
+            any(alarm in line for alarm in self.alarms)
+            for index in range(self.count)
+            for line in self.log(index).read_bytes().splitlines()
+        )
+
     def cpu_s(self) -> float:
         """Return the seconds of CPU that all agents have used, with the processes they started."""
         return sum(_cpu_s(one) for one in self._all_processes())
 
     def memory_mib(self) -> float:
         """Return the resident memory of an agent alone, mean over all."""
-        own = [psutil.Process(process.pid) for process in self.processes.values()]
+        own = self.daemons()
         return sum(one.memory_info().rss for one in own) / len(own) / 2**20
 
+    def daemons(self) -> list[psutil.Process]:
+        """Return the processes of the agents alone."""
+        return [psutil.Process(process.pid) for process in self.processes.values()]
+
     def _all_processes(self) -> list[psutil.Process]:
-        own = [psutil.Process(process.pid) for process in self.processes.values()]
+        own = self.daemons()
         return own + [child for one in own for child in one.children(recursive=True)]
 
 
@@ -144,6 +158,15 @@ def wait_until(
             raise NotInTime(f"not within {within_s:.0f} s: {what}")
         time.sleep(look_every_s)
     return time.monotonic() - begun_s
+
+
+def end_on_sigterm() -> None:
+    """Leave the program as by an exception when told to end, so that agents are ended, too."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(signal_number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal_number)
 
 
 def _cpu_s(process: psutil.Process) -> float:

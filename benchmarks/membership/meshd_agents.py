@@ -19,6 +19,7 @@ class MeshdAgents(Agents):
     """Daemons with profile `local`, joined by one invitation of the first."""
 
     name = "meshd"
+    alarms = (b"member.degraded", b"member.dead")
 
     def __init__(self, count: int, directory: Path) -> None:
         super().__init__(count, directory)

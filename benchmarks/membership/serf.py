@@ -11,29 +11,29 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import signal
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-from benchmarks.membership.agents import POLL_S, Agents, NotInTime, wait_until
+from benchmarks.membership.agents import POLL_S, Agents, NotInTime, end_on_sigterm, wait_until
 from benchmarks.membership.meshd_agents import MeshdAgents
 from benchmarks.membership.serf_agents import SerfAgents
 
 SETTLE_S = 15.0
 SEEN_S_MAX = 60.0
 LOOK_EVERY_S = 5.0
-LINE = "{:8} {:>6} {:>8} {:>10} {:>5} {:>12} {:>18} {:>16}"
+LINE = "{:8} {:>6} {:>8} {:>7} {:>10} {:>5} {:>12} {:>6} {:>18} {:>16}"
 
 HEAD = (
     "mesh",
     "agents",
     "start s",
+    "idle s",
     "idle CPU %",
     "MiB",
     "false deaths",
+    "alarms",
     "kill -9: first s",
     "seen by all s",
 )
@@ -44,9 +44,11 @@ class Measured:
     """The figures of one mesh; times in seconds, CPU in percent of one core for each agent."""
 
     start_s: float
+    idle_s: float
     cpu_percent: float
     memory_mib: float
     false_deaths_count: int
+    alarms_count: int
     first_seen_s: float | None
     all_seen_s: float | None
 
@@ -62,7 +64,7 @@ def main() -> None:
     program = shutil.which(options.serf)
     if program is None and options.only != "meshd":
         raise SystemExit(f"{options.serf}: no such program; docs/benchmarks.md says how to get it")
-    signal.signal(signal.SIGTERM, _end)  # so that the agents are ended on the way out
+    end_on_sigterm()
     print(LINE.format(*HEAD), flush=True)
     with tempfile.TemporaryDirectory(prefix="meshd-bench-") as name:
         directory = Path(name)
@@ -80,24 +82,24 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, load averages at the end {load}; looked every {POLL_S} s")
 
 
-def _end(signal_number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + signal_number)
-
-
 def measure(agents: Agents, idle_s: float) -> Measured:
     """Start a mesh, let it idle, and kill its last agent. Raises NotInTime if it does not start."""
     begun_s = time.monotonic()
     agents.start()
     start_s = time.monotonic() - begun_s
     time.sleep(SETTLE_S)
+    alarms_before_count = agents.alarms_count()
     cpu_percent, false_deaths_count = _idle(agents, idle_s)
+    alarms_count = agents.alarms_count() - alarms_before_count
     memory_mib = agents.memory_mib()
     seen_s = _kill_one(agents)
     return Measured(
         start_s=start_s,
+        idle_s=idle_s,
         cpu_percent=cpu_percent,
         memory_mib=memory_mib,
         false_deaths_count=false_deaths_count,
+        alarms_count=alarms_count,
         first_seen_s=min(seen_s, default=None),
         all_seen_s=max(seen_s) if len(seen_s) == agents.count - 1 else None,
     )
@@ -139,9 +141,11 @@ def _line(agents: Agents, measured: Measured) -> str:
         agents.name,
         agents.count,
         f"{measured.start_s:.1f}",
+        f"{measured.idle_s:.0f}",
         f"{measured.cpu_percent:.2f}",
         f"{measured.memory_mib:.0f}",
         measured.false_deaths_count,
+        measured.alarms_count,
         _seconds(measured.first_seen_s),
         _seconds(measured.all_seen_s),
     )

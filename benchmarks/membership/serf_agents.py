@@ -59,6 +59,7 @@ class SerfAgents(Agents):
     """Agents with Serf's default profile, `lan`."""
 
     name = "serf"
+    alarms = (b"has failed, no acks", b"Marking ")  # of memberlist
 
     def __init__(self, count: int, directory: Path, *, program: str) -> None:
         super().__init__(count, directory)

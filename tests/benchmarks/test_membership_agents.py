@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.membership.agents import Agents, NotInTime, wait_until
+from benchmarks.membership.idle import bare_host, measure
 from benchmarks.membership.meshd_agents import MeshdAgents
 from benchmarks.membership.serf_agents import SerfAgents
 
@@ -81,6 +82,36 @@ def test_only_views_of_those_that_run_are_false_deaths(tmp_path: Path) -> None:
         assert agents.false_deaths_count() == 3
         agents.kill(2)
         assert agents.false_deaths_count() == 0
+
+
+def test_lines_of_logs_that_take_somebody_for_dead_are_counted(tmp_path: Path) -> None:
+    agents = Sleepers(2, tmp_path)
+    agents.alarms = (b"member.dead", b"member.degraded")
+    agents.log(0).write_text("mesh.joined\nmember.dead peer\nmember.alive peer\n")
+    agents.log(1).write_text("member.degraded peer\n")
+    assert agents.alarms_count() == 2
+
+
+def test_idle_processes_are_measured_in_the_same_windows(tmp_path: Path) -> None:
+    busy = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True); time.sleep(60)"
+    agents = Sleepers(1, tmp_path)
+    with running(agents) as (idle,):
+        worker = agents.launch(1, [sys.executable, "-c", busy])
+        costs = measure({"idle": [idle], "busy": [psutil.Process(worker.pid)]}, 1.0, 2)
+    (idle_cost,), (busy_cost,) = costs["idle"], costs["busy"]
+    assert idle_cost.cpu_percent < 5 < busy_cost.cpu_percent
+    assert len(busy_cost.windows_cpu_percent) == 2
+    assert 1 < idle_cost.uss_mib <= idle_cost.pss_mib <= idle_cost.rss_mib
+
+
+def test_a_bare_host_is_there_while_it_is_asked_for_and_its_peers_end_with_it() -> None:
+    with bare_host("bare", 2) as host:
+        processes = [host, *host.children()]
+        (cost,) = measure({"bare": [host]}, 0.5, 1)["bare"]
+        assert cost.connections_count == 2
+        assert len(processes) == 2
+    psutil.wait_procs(processes, timeout=30)
+    assert not any(one.is_running() for one in processes)
 
 
 def test_waiting_has_an_end() -> None:
