@@ -134,6 +134,10 @@ class Agents(ABC):
         """Return the seconds of CPU that all agents have used, with the processes they started."""
         return sum(_cpu_s(one) for one in self._all_processes())
 
+    def waited_s(self) -> float:
+        """Return the seconds that all agents could have run and did not get a core."""
+        return sum(_waited_s(process.pid) for process in self.processes.values())
+
     def memory_mib(self) -> float:
         """Return the resident memory of an agent alone, mean over all."""
         own = self.daemons()
@@ -172,6 +176,12 @@ def _end(signal_number: int, frame: FrameType | None) -> None:
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
+
+
+def _waited_s(pid: int) -> float:
+    """Read what the scheduler knows of a process's main thread (Linux, sched-stats.rst)."""
+    path = Path(f"/proc/{pid}/schedstat")
+    return int(path.read_text().split()[1]) / 1e9 if path.exists() else 0.0
 
 
 def _close_pipes(process: subprocess.Popen[bytes]) -> None:
