@@ -208,6 +208,24 @@ async def test_a_short_frame_costs_few_turns_of_the_loop() -> None:
     assert turns.count < 5 * frames_count  # 14 with the locks of libp2p
 
 
+async def test_plain_data_goes_past_the_loops_of_libp2p(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*args: object, **options: object) -> bytes:
+        raise AssertionError("libp2p's own way")
+
+    alice, bob = Host(config(1)), Host(config(2))
+    bob.serve(ECHO, echo, members_only=True)
+    async with running(alice, bob):
+        await befriend(alice, bob)
+        stream = await alice.open_stream(bob.peer, ECHO)
+        monkeypatch.setattr(BoundedYamux, "_read_data_body", fail)
+        monkeypatch.setattr(BoundedYamux, "read_stream", fail)
+        for _ in range(3):
+            await stream.send_all(b"x" * 60)
+            with trio.fail_after(5):
+                assert await receive_exactly(stream, 60) == b"x" * 60
+        monkeypatch.undo()
+
+
 @pytest.mark.parametrize("cut", [1, 11, 12, 13, 30, 33])
 async def test_frames_that_come_in_pieces_and_together_are_read_whole(cut: int) -> None:
     alice, bob = Host(config(1)), Host(config(2))
@@ -238,7 +256,7 @@ async def test_many_frames_at_once_let_other_tasks_run() -> None:
     async def is_done_with(header: bytes) -> bool:
         nonlocal frames_count
         frames_count += 1
-        return True
+        return frames_count < 1_000
 
     frames = _FramesOf(cast(ISecureConn, Full()), is_done_with)
     async with trio.open_nursery() as nursery:

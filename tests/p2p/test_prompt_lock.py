@@ -38,14 +38,14 @@ async def test_one_holds_it_at_a_time_and_the_others_get_it_in_their_order() -> 
 async def test_who_takes_it_in_a_loop_lets_others_run() -> None:
     lock, taken_count = PromptLock(), 0
 
-    async def take_for_ever() -> None:
+    async def take_often() -> None:
         nonlocal taken_count
-        while True:
+        for _ in range(1_000):
             async with lock:
                 taken_count += 1
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(take_for_ever)
+        nursery.start_soon(take_often)
         for _ in range(3):
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
