@@ -68,10 +68,14 @@ class LogSettings(Section, frozen=True):
 
 
 class LinkSettings(Section, frozen=True):
-    """Connections to other devices. More is sturdier; home routers die of hundreds."""
+    """Connections to other devices. More is sturdier; home routers die of hundreds.
+
+    `circuits_max` is how many links between two others go through this device; 0: none do.
+    """
 
     max: Annotated[int, count(2, 1_000)] = 24
     dials_max: Annotated[int, count(1, 1_000)] = 16
+    circuits_max: Annotated[int, count(0, 1_000)] = 64
 
 
 class DirectorySettings(Section, frozen=True):

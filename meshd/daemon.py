@@ -60,6 +60,7 @@ from meshd.version import version
 from meshd.writer import RowReader, Writer
 from p2p.blob_exchange import BlobFetcher, BlobServer
 from p2p.capability import own_capabilities
+from p2p.circuit_book import CircuitLimits
 from p2p.errors import CannotListen
 from p2p.host import Host, HostConfig
 from p2p.host_metrics import HostCounters
@@ -343,6 +344,7 @@ class Daemon:
                 network_key=network_key.key,
                 dht_prefix=f"/meshd/{mesh_text(papers.mesh)}/kad",
                 listen=listen,
+                circuits=CircuitLimits(circuits_max=self._config.links.circuits_max),
                 mdns_service=service_name(papers.mesh) if self._config.mdns.enabled else None,
             ),
             on_discovered=discovered,

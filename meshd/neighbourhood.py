@@ -478,17 +478,21 @@ class Neighbourhood:
         self.verdicts.on_links_changed()
         return [
             *self.overlay.on_link_up(
-                link.peer, link.address, is_outbound=link.is_outbound, now_us=now_us
+                link.peer,
+                link.address,
+                is_outbound=link.is_outbound,
+                via=link.via,
+                now_us=now_us,
             ),
             *self.liveness.on_link_up(link.peer, now_us=now_us),
-            *self.failures.on_link_up(link.peer, now_us=now_us),
+            *self.failures.on_link_up(link.peer, is_relayed=link.via is not None, now_us=now_us),
             *self.standings.on_readings(link.peer, now_us=now_us),
             *self.removal_exchange.on_link_up(link.peer),
             *self.network_keys.on_link_up(link.peer),
             *self.gossip.on_link_up(link.peer, link.hello.chain, is_outbound=link.is_outbound),
             *self.lookups.on_link_up(link.peer),
             *self.providing.on_link_up(),
-            Trace("link.up", {"peer_id": peer_text(link.peer), "address": link.address}),
+            Trace("link.up", _told_of_link(link)),
         ]
 
     def _on_link_down(self, peer: PeerId, reason: str) -> list[Effect]:
@@ -560,6 +564,16 @@ class Neighbourhood:
 
     def _publish(self, records: tuple[Signed[Record], ...]) -> list[Effect]:
         return [Publish(self._topic, self.gossip.with_chains(records))] if records else []
+
+
+def _told_of_link(link: LinkUp) -> dict[str, str | int | bool | None]:
+    fields: dict[str, str | int | bool | None] = {
+        "peer_id": peer_text(link.peer),
+        "address": link.address,
+    }
+    if link.via is not None:
+        fields["via"] = peer_text(link.via)
+    return fields
 
 
 def _told_of(peer: PeerId, verdict: Verdict) -> Effect:

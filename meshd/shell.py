@@ -127,8 +127,8 @@ class Shell:
                 self._questions.answer_join(effect)
             case Trace(event, fields):
                 log.info(event, **fields)
-            case Dial(peer, addresses):
-                nursery.start_soon(self._links.dial, peer, addresses)
+            case Dial(peer, addresses, via):
+                nursery.start_soon(self._links.dial, peer, addresses, via)
             case Hangup(peer, reason):
                 self._links.hangup(peer, reason)
             case _:

@@ -43,7 +43,9 @@ class LinkHands(Protocol):
         """Send, or drop and count: never wait."""
         ...
 
-    async def dial(self, peer: PeerId, addresses: Sequence[str]) -> None:
+    async def dial(
+        self, peer: PeerId, addresses: Sequence[str], via: Sequence[PeerId] = ()
+    ) -> None:
         """Link to a device; the node hears LinkUp or DialFailed."""
         ...
 

@@ -125,6 +125,7 @@ class PeerViews:
         presence, sample = member.presence, member.sample
         measured = self.standings.measurements.of(member.peer)
         state, reason = self._state(member, now_us=now_us)
+        carrier = self.overlay.ways.via(member.peer)
         is_self = member.peer == self.own
         breaker = self.own_breaker.state if is_self else self.standings.state(member.peer)
         rates = (measured.up_bits_per_second, measured.down_bits_per_second)
@@ -156,6 +157,7 @@ class PeerViews:
             successes=measured.successes_count,
             failures=measured.failures_count,
             leases_held=None if sample is None else sample.leases_count,
+            via=None if carrier is None else self.name_of(carrier),
         )
 
     def _breaker_reason(self, peer: PeerId, state: BreakerState) -> str | None:

@@ -48,6 +48,14 @@ class StreamBroken(NetworkError):
     """The stream was reset or its connection was lost: what was under way did not arrive."""
 
 
+class CircuitRefused(PeerUnreachable):
+    """A device does not carry a link to another, or cannot: ask another one, or later."""
+
+
+class MalformedCircuit(NetworkError):
+    """A peer sent what sets up no circuit: give up the stream."""
+
+
 class RecordTooLarge(NetworkError):
     """We tried to publish more than a gossip message may hold: a bug on our side."""
 

@@ -4,7 +4,8 @@ Observers and subjects as in Rapid (Suresh et al. 2018), local health as in Life
 2018). What a device says is one gossiped record of its own, its watch: who observes it, and whom it
 does not hear of those that it observes. So an accusation is state, not a message: it is signed,
 repaired by anti-entropy, taken back by the next version, and a newcomer learns it like the rest.
-What follows from all accusations is in `p2p.verdicts`.
+What follows from all accusations is in `p2p.verdicts`. Observers are direct links only, so they
+are also those through whom a device that nobody can dial is reached (`p2p.ways`).
 
 A subject refutes by naming others: it names no one whom it does not hear, or who says that he does
 not hear it. A device that stood still (suspended, swapped out, starved) says nothing about others,
@@ -61,6 +62,7 @@ class FailureDetector:
     observers_max: int = OBSERVERS_COUNT
     watch: Watch = field(default_factory=Watch)  # what was said last
     _subjects: dict[PeerId, _Subject] = field(default_factory=dict)
+    _relayed: set[PeerId] = field(default_factory=set)  # linked through another device
     _ranks: dict[PeerId, bytes] = field(default_factory=dict)
     _distrusted_until_us: dict[PeerId, int] = field(default_factory=dict)  # of those linked
     _revision_seen: int = -1
@@ -70,8 +72,10 @@ class FailureDetector:
     _recovers_us: int = 0  # this device stood still, and is not sure of itself before
     _due_us: int | None = None
 
-    def on_link_up(self, peer: PeerId, *, now_us: int) -> list[Effect]:
+    def on_link_up(self, peer: PeerId, *, is_relayed: bool = False, now_us: int) -> list[Effect]:
         """It may become an observer. The link's liveness knows of it already."""
+        if is_relayed:
+            self._relayed.add(peer)
         self._ranks[peer] = blake3(min(peer, self.own) + max(peer, self.own)).digest()
         self._last_link_us = now_us
         if self._first_link_us is None:
@@ -81,6 +85,7 @@ class FailureDetector:
     def on_link_down(self, peer: PeerId, *, now_us: int) -> list[Effect]:
         """Another observer may be needed. The link's liveness still knows of it."""
         self._ranks.pop(peer, None)
+        self._relayed.discard(peer)
         self._distrusted_until_us.pop(peer, None)
         subject = self._subjects.get(peer)
         if subject is not None:
@@ -194,8 +199,9 @@ class FailureDetector:
         return tuple(sorted(sorted(fit, key=self._ranks.__getitem__)[: self.observers_max]))
 
     def _is_here(self, peer: PeerId) -> bool:
+        """Say whether it could observe this device: what a third carries ends with the third."""
         member = self.directory.get(peer)
-        return member is not None and not member.has_left
+        return peer not in self._relayed and member is not None and not member.has_left
 
     def _is_fit(self, peer: PeerId, *, now_us: int) -> bool:
         """Say whether a device can be expected to hear this one."""

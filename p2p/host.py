@@ -27,6 +27,8 @@ from libp2p.security.noise.transport import Transport as NoiseTransport
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
 from p2p.addresses import Address, expand_wildcard, parse_address
+from p2p.circuit_messages import HOP, STOP
+from p2p.circuits import Circuits
 from p2p.connections import Connected, ConnectionWatch, Disconnected, seen_at
 from p2p.courtesy import seldom
 from p2p.dht import Dht, Provider, protocol_names
@@ -44,6 +46,7 @@ from p2p.muxed_stream import MuxedStream
 from p2p.muxing import NoiseYamuxUpgrader
 from p2p.ping import PING_PROTOCOL_ID, PingServer
 from p2p.pubsub import Gossip
+from p2p.relay import Relay
 from p2p.services import Services
 from p2p.streams import Stream, StreamHandler
 from p2p.swarm import MeshSwarm, SwarmLimits
@@ -129,6 +132,20 @@ class Host:
             IDENTIFY, seldom(identify_handler_for(self._libp2p), self._judge)
         )
         self.serve(PING_PROTOCOL_ID, PingServer(self._judge).serve, members_only=False)
+        self._circuits = Circuits(
+            network_keys=lambda: self._transport.network_keys,
+            open_stream=self._open_member_stream,
+            accept=self._swarm.accept_circuit,
+            is_banned=self._judge.is_banned,
+        )
+        self.serve(STOP, self._circuits.serve, members_only=True)
+        relay = Relay(
+            limits=config.circuits,
+            open_stream=self._open_member_stream,
+            is_linked=self._is_linked,
+            counters=self._counters.circuits,
+        )
+        self.serve(HOP, relay.serve, members_only=True)
 
     def _new_swarm(self) -> MeshSwarm:
         config = self._config
@@ -268,7 +285,51 @@ class Host:
         Raises PeerUnreachable, or WrongNetwork or WrongPeer if that is so at every address. The
         timeout is the caller's.
         """
+        if not self._swarm.live_connections(libp2p_id(peer)):
+            await self.connect_directly(peer, addresses)
+
+    async def connect_directly(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Connect as `connect` does, also where there is a connection that another carries."""
         await self._swarm.reach(libp2p_id(peer), [parse_address(text) for text in addresses])
+
+    async def connect_through(self, peer: PeerId, relays: Sequence[PeerId]) -> None:
+        """Connect to `peer` through the first of `relays`, all members, that carries it there.
+
+        Raises PeerUnreachable. The timeout is the caller's.
+        """
+        if self._swarm.live_connections(libp2p_id(peer)):
+            return
+        failures = []
+        for relay in relays:
+            for place in range(max(1, len(self._transport.network_keys))):
+                try:
+                    connection = await self._circuits.open(relay, peer, place)
+                    await self._swarm.reach_through(libp2p_id(peer), connection)
+                except NetworkError as error:
+                    failures.append(str(error))
+                else:
+                    return
+        raise PeerUnreachable("; ".join(failures) or "nobody is asked to carry it")
+
+    async def leave_circuits(self, peer: PeerId) -> None:
+        """Close the connections to `peer` that another device carries."""
+        async with trio.open_nursery() as nursery:
+            for connection in self._swarm.carried_connections(libp2p_id(peer)):
+                nursery.start_soon(connection.close)
+
+    def _is_linked(self, peer: PeerId) -> bool:
+        known = libp2p_id(peer)
+        return self._gate.is_admitted(known) and bool(self._swarm.direct_connections(known))
+
+    async def _open_member_stream(self, peer: PeerId, protocol: str) -> Stream:
+        """Open a stream that ends when the peer is expelled. Raises PeerUnreachable."""
+        known = libp2p_id(peer)
+        if not self._is_linked(peer):
+            raise PeerUnreachable(f"{peer_text(peer)} is not linked")
+        try:
+            return MuxedStream(await self._members.new_stream(known, [TProtocol(protocol)]))
+        except (SwarmException, StreamFailure) as error:
+            raise PeerUnreachable(f"{peer_text(peer)}: {error}") from error
 
     async def disconnect(self, peer: PeerId) -> None:
         """Close every connection to `peer`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from p2p.circuit_book import CircuitLimits
 from p2p.doorway import DoorwaySettings
 
 
@@ -28,4 +29,5 @@ class HostConfig:
     member_streams_max: int = 128
     stranger_streams_max: int = 8
     stranger_s_max: float = 30.0
+    circuits: CircuitLimits = field(default_factory=CircuitLimits)  # what is carried for others
     mdns_service: str | None = None

@@ -21,3 +21,20 @@ class HostCounters:
         self.streams_refused = metrics.counter(
             "meshd_streams_refused_total", "Streams that were more than a peer may have"
         )
+        self.circuits = CircuitCounters(metrics)
+
+
+class CircuitCounters:
+    """What the host carries for others, and has carried since the daemon started."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.carried = metrics.gauge("meshd_circuits_carried", "Circuits carried for others now")
+        self.begun = metrics.counter(
+            "meshd_circuits_begun_total", "Circuits carried for others so far"
+        )
+        self.refused = metrics.counter(
+            "meshd_circuits_refused_total", "Circuits that others wanted and did not get"
+        )
+        self.carried_bytes = metrics.counter(
+            "meshd_circuit_bytes_carried_total", "Bytes carried for others, counted once"
+        )

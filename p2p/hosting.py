@@ -27,6 +27,18 @@ class StreamHost(Protocol):
         """Connect to `peer` unless it is connected. Raises PeerUnreachable, MalformedAddress."""
         ...
 
+    async def connect_directly(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Connect also where there is a connection that another device carries. Raises the same."""
+        ...
+
+    async def connect_through(self, peer: PeerId, relays: Sequence[PeerId]) -> None:
+        """Connect through the first of `relays` that carries it. Raises PeerUnreachable."""
+        ...
+
+    async def leave_circuits(self, peer: PeerId) -> None:
+        """Close the connections to `peer` that another device carries."""
+        ...
+
     async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
         """Open a stream. Raises PeerUnreachable, ProtocolRefused, StreamBroken."""
         ...

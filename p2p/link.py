@@ -80,6 +80,11 @@ class Link:
         """Whose link this is."""
         return self.stream.peer
 
+    @property
+    def via(self) -> PeerId | None:
+        """Who carries it, None if nobody does."""
+        return self.stream.via
+
     def pacer(self, judge: Judge) -> Pacer:
         """Return what slows down the reading of this link."""
         if self._pacer is None:

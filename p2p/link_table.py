@@ -42,14 +42,19 @@ class LinkTable:
         """Say whether no other link took the place of `link`."""
         return self._links.get(link.peer) is link
 
-    def refuses(self, peer: PeerId, *, is_outbound: bool, now_s: float) -> bool:
-        """Say whether the link that there is outlives a new one. Both ends say the same."""
+    def refuses(
+        self, peer: PeerId, *, is_outbound: bool, is_direct: bool = True, now_s: float
+    ) -> bool:
+        """Say whether the link that there is outlives a new one. Both ends say the same.
+
+        Of a direct link and one that another device carries the direct one stays.
+        """
         current = self._links.get(peer)
-        return (
-            current is not None
-            and self._is_race(current, is_outbound=is_outbound, now_s=now_s)
-            and current.is_outbound == (self.own < peer)  # the smaller id dialled it
-        )
+        if current is None or not self._is_race(current, is_outbound=is_outbound, now_s=now_s):
+            return False
+        if (current.via is None) is not is_direct:
+            return current.via is None
+        return current.is_outbound == (self.own < peer)  # the smaller id dialled it
 
     def put(self, link: Link) -> bool:
         """Make `link` the one, unless another stays; True if the two were a race of dials."""
@@ -58,11 +63,13 @@ class LinkTable:
         if current is None:
             self._links[link.peer] = link
             return False
-        if self.refuses(link.peer, is_outbound=link.is_outbound, now_s=now_s):
+        is_direct = link.via is None
+        if self.refuses(link.peer, is_outbound=link.is_outbound, is_direct=is_direct, now_s=now_s):
             link.second(current)
             return True
         self._links[link.peer] = link
-        if self._is_race(current, is_outbound=link.is_outbound, now_s=now_s):
+        is_alike = (current.via is None) is is_direct
+        if is_alike and self._is_race(current, is_outbound=link.is_outbound, now_s=now_s):
             current.hand_over(link)
             return True
         current.make_way(link)

@@ -139,13 +139,20 @@ class Links:
         if not link.queue.push(frame, message.TRAFFIC, now_s=trio.current_time()):
             self._counters.dropped.increment()
 
-    async def dial(self, peer: PeerId, addresses: Sequence[str]) -> None:
-        """Link to `peer` unless it is linked or being dialled. Emits LinkUp or DialFailed."""
-        if peer in self._dialling or self._table.get(peer) is not None:
+    async def dial(
+        self, peer: PeerId, addresses: Sequence[str], via: Sequence[PeerId] = ()
+    ) -> None:
+        """Link to `peer` unless it is linked or being dialled. Emits LinkUp or DialFailed.
+
+        At `addresses`, also in place of a link that another device carries; or, if `via` names
+        members, through the first of them that carries it.
+        """
+        current = self._table.get(peer)
+        if peer in self._dialling or (current is not None and (via or current.via is None)):
             return
         self._dialling.add(peer)
         try:
-            failure = await self._dial(peer, addresses)
+            failure = await self._dial(peer, addresses, via)
         finally:
             self._dialling.discard(peer)
         if failure is not None and self._table.get(peer) is None:
@@ -170,14 +177,19 @@ class Links:
 
     # Setting up
 
-    async def _dial(self, peer: PeerId, addresses: Sequence[str]) -> DialFailed | None:
+    async def _dial(
+        self, peer: PeerId, addresses: Sequence[str], via: Sequence[PeerId]
+    ) -> DialFailed | None:
         """Return why no link came about; None if one did."""
         obstacle = self._obstacle(peer)
         if obstacle is not None:
             return DialFailed(peer, obstacle)
         try:
             with trio.fail_after(self._settings.dial_timeout_s):
-                await self._host.connect(peer, dialable(addresses))
+                if via:
+                    await self._host.connect_through(peer, via)
+                else:
+                    await self._host.connect_directly(peer, dialable(addresses))
                 stream = await self._host.open_stream(peer, LINK_PROTOCOL_ID)
             link = await self._greet(stream)
         except trio.TooSlowError:
@@ -193,7 +205,7 @@ class Links:
         """Return why a device is not dialled at all."""
         if len(self._dialling) > self._settings.dials_count_max:
             return f"{self._settings.dials_count_max} other devices are being dialled"
-        if len(self._table) >= self._settings.links_count_max:
+        if peer not in self._table and len(self._table) >= self._settings.links_count_max:
             return f"{self._settings.links_count_max} links are open"
         if peer == self._host.peer:
             return "that is this device itself"
@@ -273,7 +285,8 @@ class Links:
 
     async def _admit_another(self, stream: Stream) -> None:
         """Raise LinkError, and tell the device, unless there is room for a link to it."""
-        if self._table.refuses(stream.peer, is_outbound=False, now_s=trio.current_time()):
+        now_s, is_direct = trio.current_time(), stream.via is None
+        if self._table.refuses(stream.peer, is_outbound=False, is_direct=is_direct, now_s=now_s):
             raise LinkLost("the other of two links stays")
         if stream.peer not in self._table and len(self._table) >= self._settings.links_count_max:
             detail = f"{self._settings.links_count_max} links are open"
@@ -304,7 +317,7 @@ class Links:
             stream=stream,
             reader=reader,
             hello=hello,
-            address=next(iter(self._host.seen_at(stream.peer)), ""),
+            address="" if stream.via else next(iter(self._host.seen_at(stream.peer)), ""),
             is_outbound=is_outbound,
             established_s=trio.current_time(),
             settings=self._settings.carry,
@@ -337,7 +350,10 @@ class Links:
             await link.waits_for.wait()
         if link.continues:
             return
-        await self._host.admit(link.peer, [link.address] if link.is_outbound else ())
+        is_reached = link.is_outbound and link.via is None
+        await self._host.admit(link.peer, [link.address] if is_reached else ())
+        if link.via is None:
+            await self._host.leave_circuits(link.peer)
         self._counters.up.increment()
         log.debug("link.up", peer_id=peer_text(link.peer), address=link.address)
         await self._emit(
@@ -346,6 +362,7 @@ class Links:
                 hello=link.hello,
                 address=link.address,
                 is_outbound=link.is_outbound,
+                via=link.via,
             )
         )
 

@@ -12,6 +12,7 @@ from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
+from p2p.circuit_address import carrier_of
 from p2p.errors import StreamBroken
 from p2p.identity import peer_of
 from p2p.streams import READ_BYTES_MAX
@@ -28,6 +29,7 @@ class MuxedStream:
 
     def __init__(self, stream: INetStream) -> None:
         self.peer: PeerId = peer_of(stream.muxed_conn.peer_id)
+        self.via: PeerId | None = carrier_of(stream.muxed_conn)
         self._stream = stream
         self._yamux = cast(YamuxStream, stream.muxed_stream)  # type: ignore[attr-defined] # NetStream
         self._cut_short = False

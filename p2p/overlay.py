@@ -24,6 +24,7 @@ from random import Random
 from p2p.address_book import AddressBook, AddressRow
 from p2p.directory import Directory
 from p2p.redials import NO_WORD, Redials, Word
+from p2p.ways import Ways
 from wire.effects import Dial, Effect, Hangup, SetTimer
 from wire.ids import PeerId
 from wire.membership import ADDRESSES_MAX
@@ -77,6 +78,7 @@ class Overlay:
     dials_max: int = DIALS_MAX
     book: AddressBook = field(default_factory=AddressBook)
     redials: Redials = field(init=False)
+    ways: Ways = field(init=False)
     _dialling: dict[PeerId, int] = field(default_factory=dict)  # since when
     _up: dict[PeerId, _Up] = field(default_factory=dict)
     _needed_until_us: dict[PeerId, int] = field(default_factory=dict)
@@ -93,6 +95,9 @@ class Overlay:
     def __post_init__(self) -> None:
         """Draw the jitter of redials from the same source."""
         self.redials = Redials(rng=self.rng)
+        self.ways = Ways(
+            directory=self.directory, links=self.links, rng=self.rng, dead=lambda: self.dead()
+        )
 
     @property
     def last_failure(self) -> dict[PeerId, str]:
@@ -140,10 +145,17 @@ class Overlay:
         return []
 
     def on_link_up(
-        self, peer: PeerId, address: str, *, is_outbound: bool, now_us: int
+        self,
+        peer: PeerId,
+        address: str,
+        *,
+        is_outbound: bool,
+        via: PeerId | None = None,
+        now_us: int,
     ) -> list[Effect]:
-        """Remember the address that worked."""
+        """Remember the address that worked, or who carries the link."""
         self._dialling.pop(peer, None)
+        self.ways.on_link_up(peer, via, now_us=now_us)
         self._up[peer] = _Up(since_us=now_us, is_outbound=is_outbound)
         self._is_word_heard = True
         self.redials.on_linked(peer)
@@ -156,13 +168,14 @@ class Overlay:
         if len(self.links) == self._crowd_count + 1:
             effects.append(SetTimer(ReviewDue(), CROWDED_REVIEW_US))
         # The port of an inbound connection is not one that anybody listens on.
-        if is_outbound and address:
+        if is_outbound and address and via is None:
             effects += self.book.on_reached(peer, address)
         return effects
 
     def on_link_down(self, peer: PeerId, reason: str, *, now_us: int) -> list[Effect]:
         """Dial it again, at once if the link lasted."""
         up = self._up.pop(peer, None)
+        self.ways.on_link_down(peer)
         self._hanging_up.discard(peer)
         lasted_us = 0 if up is None or self._has_left(peer) else now_us - up.since_us
         self.redials.on_link_lost(
@@ -175,6 +188,7 @@ class Overlay:
     ) -> list[Effect]:
         """Wait longer before the next try, up to a minute. `is_full`: it has no room for a link."""
         self._dialling.pop(peer, None)
+        self.ways.on_dial_failed(peer)
         if peer not in self.links:  # else it dialled us meanwhile
             self.redials.on_failed(peer, reason, word=self._word_of(peer), now_us=now_us)
         if self.links:
@@ -227,6 +241,7 @@ class Overlay:
             *self._remember_linked(),
             *self._remember_members(now_us=now_us),
             *self._dial(chosen, now_us=now_us),
+            *self._straighten(now_us=now_us),
             *self._hang_up_excess(near, now_us=now_us),
         ]
 
@@ -239,13 +254,14 @@ class Overlay:
             return []
         known = tuple(dict.fromkeys((*addresses, *self.addresses_of(peer))))[:ADDRESSES_MAX]
         is_dial_wanted = peer not in self.links and peer not in self._dialling
-        if is_dial_wanted and (not known or len(self._dialling) >= self.dials_max):
+        is_way = bool(known) or self.ways.can_carry_to(peer)
+        if is_dial_wanted and (not is_way or len(self._dialling) >= self.dials_max):
             return []
         self._needed_until_us[peer] = now_us + BRIEF_LINK_US
         if not is_dial_wanted:
             return []
         self._dialling[peer] = now_us
-        return [Dial(peer, known)]
+        return [self._next_try(peer, known)]
 
     def release(self, peer: PeerId) -> None:
         """A short piece of work needs a device no longer."""
@@ -272,6 +288,7 @@ class Overlay:
                 if until_us <= now_us:
                     del short[peer]
         self.redials.keep_only(self._is_wanted)
+        self.ways.keep_only(self._is_wanted)
 
     def _near(self) -> list[PeerId]:
         """Return the nearest on each side of the ring of those that can be expected to answer."""
@@ -341,8 +358,24 @@ class Overlay:
     def _dial(self, missing: list[PeerId], *, now_us: int) -> list[Effect]:
         reserved = self.dials_max // DIALS_FOR_WORK_SHARE
         room = max(0, self.dials_max - reserved - len(self._dialling))
-        self._dialling.update(dict.fromkeys(missing[:room], now_us))
-        return [Dial(peer, self.addresses_of(peer)) for peer in missing[:room]]
+        chosen = missing[:room]
+        self._dialling.update(dict.fromkeys(chosen, now_us))
+        return [self._next_try(peer, self.addresses_of(peer)) for peer in chosen]
+
+    def _next_try(self, peer: PeerId, addresses: tuple[str, ...]) -> Dial:
+        return self.ways.dial(
+            peer,
+            addresses,
+            failures_count=self.redials.failures_count(peer),
+            is_needed=self.is_needed(peer),
+        )
+
+    def _straighten(self, *, now_us: int) -> list[Effect]:
+        """Try to do without the device that carries a link; if that fails, all stays as it is."""
+        peer = self.ways.direct_due(now_us=now_us)
+        if peer is None or not self._has_address(peer) or peer in self._hanging_up:
+            return []
+        return [Dial(peer, self.addresses_of(peer))]
 
     def _hang_up_excess(self, near: list[PeerId], *, now_us: int) -> list[Effect]:
         kept_max = self.links_max // 2 if self._is_crowded else self.links_max
@@ -365,7 +398,7 @@ class Overlay:
             peer not in self.links
             and peer not in self._dialling
             and self.redials.is_due(peer, now_us=now_us)
-            and self._has_address(peer)
+            and self._has_way(peer)
             and not self.directory.is_removed(peer)
         )
 
@@ -383,7 +416,7 @@ class Overlay:
 
     def _is_hopeful(self, peer: PeerId) -> bool:
         return (
-            self._has_address(peer)
+            self._has_way(peer)
             and not self._has_left(peer)
             and not self.redials.is_doubtful(peer)
             and peer not in self.dead()
@@ -422,6 +455,9 @@ class Overlay:
     def _has_left(self, peer: PeerId) -> bool:
         member = self.directory.get(peer)
         return member is not None and member.has_left
+
+    def _has_way(self, peer: PeerId) -> bool:
+        return self._has_address(peer) or self.ways.can_carry_to(peer)
 
     def _has_address(self, peer: PeerId) -> bool:
         return bool(self._told_by(peer)) or peer in self.book

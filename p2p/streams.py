@@ -20,6 +20,7 @@ class Stream(Protocol):
     """
 
     peer: PeerId
+    via: PeerId | None  # who carries the connection, None if it is direct
 
     async def receive_some(self, bytes_max: int = READ_BYTES_MAX) -> bytes:
         """Return 1 to `bytes_max` bytes as soon as any are there; b"" when the peer has finished.

@@ -15,7 +15,8 @@ from typing import Final
 
 import structlog
 import trio
-from libp2p.abc import INetConn, INetStream, IPeerStore
+from libp2p.abc import IMuxedConn, INetConn, INetStream, IPeerStore
+from libp2p.connection_types import ConnectionType
 from libp2p.custom_types import StreamHandlerFn
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.auto_connector import AutoConnector
@@ -29,6 +30,8 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
 from p2p.addresses import Address
+from p2p.circuit_address import circuit_address, is_carried
+from p2p.circuit_connection import CircuitConnection
 from p2p.dialling import causes_of, race, unreachable, why
 from p2p.doorway import Doorway, DoorwaySettings
 from p2p.errors import PeerUnreachable
@@ -37,7 +40,7 @@ from p2p.host_metrics import HostCounters
 from p2p.identity import peer_of
 from p2p.judge import Judge
 from p2p.transport import TcpConnection, TcpTransport, dialling_with
-from wire.ids import peer_text
+from wire.ids import PeerId, peer_text
 
 ADDRESSES_DIALLED_MAX: Final = 8
 STREAMS_UNFINISHED_MAX: Final = 1_024
@@ -173,6 +176,25 @@ class MeshSwarm(Swarm):
         raw = RawConnection(visitor.connection, False)
         muxed = await self.upgrade_inbound_raw_conn(raw, maddr)
         visitor.peer = muxed.peer_id
+        await self._stay(muxed, lambda: visitor.is_turned_out)
+
+    async def accept_circuit(self, connection: CircuitConnection, source: PeerId) -> None:
+        """Serve a connection that another device carries, until it ends."""
+        address = circuit_address(connection.relay)
+        raw = RawConnection(connection, False, ConnectionType.RELAYED, [address])
+        try:
+            muxed = await self.upgrade_inbound_raw_conn(raw, address)
+            if peer_of(muxed.peer_id) != source:
+                raise SwarmException("another device than the relay named")
+            await self._stay(muxed, lambda: False)
+        except Exception as error:  # noqa: BLE001 - a stranger's handshake must not end the host
+            self._counters.connections_failed.increment()
+            log.info("circuit.ended", peer_id=peer_text(source), reason=why(error))
+        finally:
+            await connection.close()
+
+    async def _stay(self, muxed: IMuxedConn, is_turned_out: Callable[[], bool]) -> None:
+        """Wait for the end of an incoming connection. Raises SwarmException if it may not stay."""
         if self._judge.is_banned(peer_of(muxed.peer_id)):
             raise _PeerIsBanned("banned")
         if len(self.get_connections(muxed.peer_id)) > self._limits.connections_per_peer_max:
@@ -180,7 +202,7 @@ class MeshSwarm(Swarm):
         closed: trio.Event = muxed.event_closed  # type: ignore[attr-defined] # every Yamux has it
         with trio.move_on_after(self._limits.stranger_s_max):
             await closed.wait()
-        if visitor.is_turned_out:
+        if is_turned_out():
             raise SwarmException("made way for another stranger")
         if self._is_admitted(muxed.peer_id):
             await closed.wait()
@@ -218,6 +240,14 @@ class MeshSwarm(Swarm):
         """Return the connections to `peer` that are not closing."""
         return [connection for connection in self.get_connections(peer) if not connection.is_closed]
 
+    def direct_connections(self, peer: ID) -> list[INetConn]:
+        """Return those to `peer` that nobody carries."""
+        return [one for one in self.live_connections(peer) if not is_carried(one)]
+
+    def carried_connections(self, peer: ID) -> list[INetConn]:
+        """Return those to `peer` that another device carries."""
+        return [one for one in self.live_connections(peer) if is_carried(one)]
+
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
         """Return the connections that there are: libp2p itself may not dial. Raises SwarmException.
 
@@ -239,8 +269,8 @@ class MeshSwarm(Swarm):
         return stream  # noqa: RET504 - mypy thinks that the scope may swallow a return inside
 
     async def reach(self, peer: ID, addresses: Sequence[Address]) -> None:
-        """Connect to `peer` unless it is connected. Raises PeerUnreachable and its kinds."""
-        while not self.live_connections(peer):
+        """Connect to `peer` unless it is so directly. Raises PeerUnreachable and its kinds."""
+        while not self.direct_connections(peer):
             under_way = self._dialling.get(peer)
             if under_way is None:
                 return await self._dial(peer, addresses)
@@ -256,8 +286,22 @@ class MeshSwarm(Swarm):
         finally:
             del self._dialling[peer]
             done.set()
-        if failures and not self.live_connections(peer):
+        if failures and not self.direct_connections(peer):
             raise unreachable(peer_of(peer), failures)
+
+    async def reach_through(self, peer: ID, connection: CircuitConnection) -> None:
+        """Connect to `peer` on a connection that another device carries. Raises PeerUnreachable."""
+        address = circuit_address(connection.relay)
+        raw = RawConnection(connection, True, ConnectionType.RELAYED, [address])
+        is_up = False
+        try:
+            await self.upgrade_outbound_raw_conn(raw, peer)
+            is_up = True
+        except Exception as error:
+            raise PeerUnreachable(f"{peer_text(peer_of(peer))}: {why(error)}") from error
+        finally:
+            if not is_up:
+                await connection.close()
 
     async def _race(
         self, peer: ID, addresses: Sequence[Address]

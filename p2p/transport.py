@@ -17,7 +17,6 @@ from typing import Final
 from weakref import WeakSet
 
 import trio
-from Crypto.Cipher import Salsa20
 from libp2p.abc import IListener, IRawConnection, ITransport
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError
@@ -27,9 +26,8 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no t
 
 from p2p.accepting import accept_all
 from p2p.addresses import Address, from_socket, parse_address
-from p2p.errors import CannotListen, WrongNetwork
-from p2p.private_network import NONCE_BYTES, InboundBytes, xsalsa20
-from p2p.prompt_lock import PromptLock
+from p2p.errors import CannotListen
+from p2p.private_connection import PrivateConnection
 
 READ_BYTES_MAX: Final = 64 * 1024
 WRITE_STALL_S: Final = 5.0
@@ -45,48 +43,17 @@ class PeerStalled(ConnectionClosedError):
     """The peer took too little from its socket for too long: the connection is closed."""
 
 
-class TcpConnection(ReadWriteCloser):
-    """One TCP connection, in its private network. Writes either go out whole or end it.
-
-    `network_keys` are those that the other side may use; it has to speak first if there are two, as
-    whoever dialled does, and is answered under the same.
+class TcpConnection(PrivateConnection):
+    """One TCP connection. A peer that takes nothing for `WRITE_STALL_S`, or less than
+    `WRITE_BYTES_MAX` in `WRITE_S_MAX`, loses it.
     """
 
     def __init__(
         self, stream: trio.SocketStream, network_keys: tuple[bytes, ...], *, remote: Address
     ) -> None:
+        super().__init__(network_keys)
         self._stream = stream
-        self._network_keys = network_keys
-        self._inbound = InboundBytes(network_keys)
-        self._read_lock = PromptLock()
-        self._outbound: Salsa20.Salsa20Cipher | None = None
-        self._plain = bytearray()
-        self._write_lock = PromptLock()
         self.remote = remote
-
-    async def read(self, n: int | None = None) -> bytes:
-        """Return up to `n` bytes of plaintext, b"" at the end.
-
-        Raises ConnectionClosedError if the connection broke or belongs to another network.
-        """
-        if len(self._network_keys) > 1 and not await self._learn_key():
-            return b""
-        while not self._plain:
-            if not await self._take_in():
-                return b""
-        taken = bytes(self._plain if n is None else self._plain[:n])
-        del self._plain[: len(taken)]
-        return taken
-
-    async def _take_in(self) -> bool:
-        """Take in what comes; False at the end. Raises ConnectionClosedError."""
-        received = await self._receive()
-        try:
-            self._plain += self._inbound.feed(received)
-        except WrongNetwork as error:
-            self.abort()
-            raise ConnectionClosedError(str(error), transport="tcp") from error
-        return bool(received)
 
     async def _receive(self) -> bytes:
         try:
@@ -95,47 +62,6 @@ class TcpConnection(ReadWriteCloser):
             return b""
         except trio.BrokenResourceError as error:
             raise ConnectionClosedError("connection reset by the peer", transport="tcp") from error
-
-    async def write(self, data: bytes) -> None:
-        """Send all of `data`. Raises ConnectionClosedError.
-
-        Not cancellable once it began: half a frame, or a cipher that ran ahead of what was sent,
-        would break every stream of the connection. A peer that takes nothing for `WRITE_STALL_S`,
-        or less than `WRITE_BYTES_MAX` in `WRITE_S_MAX`, loses the connection instead.
-        """
-        key = await self._key() if self._network_keys else None
-        async with self._write_lock:
-            sealed = self._sealed(data, key)
-            rest = memoryview(sealed)[self._send_now(sealed) :]
-            if rest:
-                with trio.CancelScope(shield=True):
-                    await self._send(rest)
-
-    async def _key(self) -> bytes:
-        """Return the network key to speak under. Raises ConnectionClosedError."""
-        if len(self._network_keys) == 1:
-            return self._network_keys[0]
-        if not await self._learn_key() or self._inbound.key is None:
-            raise ConnectionClosedError("the peer said nothing", transport="tcp")
-        return self._inbound.key
-
-    async def _learn_key(self) -> bool:
-        """Wait until the peer has shown which key it uses; False if it left before."""
-        if self._inbound.key is None:
-            async with self._read_lock:  # who reads and who writes may both want to know
-                while self._inbound.key is None:
-                    if not await self._take_in():
-                        return False
-        return True
-
-    def _sealed(self, plain: bytes, key: bytes | None) -> bytes:
-        if key is None:
-            return plain
-        nonce = b""
-        if self._outbound is None:
-            nonce = os.urandom(NONCE_BYTES)
-            self._outbound = xsalsa20(key, nonce)
-        return nonce + self._outbound.encrypt(plain)
 
     def _send_now(self, sealed: bytes) -> int:
         """Return how many bytes the socket took at once, mostly all. Raises ConnectionClosedError.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 from simulations.datagrams import Copy, copies
+from simulations.engine import Action
 from simulations.fabric import Fabric
 from simulations.link_end import LinkEnd
 from simulations.links import Links
@@ -19,6 +20,8 @@ from wire.errors import MalformedFrame
 from wire.events import Congested, Drained, Received
 from wire.ids import PeerId
 from wire.messages import Message, Traffic
+
+STALLED_RELAY_US = 50_000  # how often it is seen whether it goes on
 
 
 class Carrying:
@@ -63,6 +66,27 @@ class Carrying:
         end.transmit(self._engine, size_bytes, arrive)
 
     def _arrive(self, end: LinkEnd, packed: object, traffic: Traffic, size_bytes: int) -> None:
+        if end.relay is not None and (end.parked or not end.relay.is_answering):
+            self._park(end, partial(self._come_in, end, packed, traffic, size_bytes))
+        else:
+            self._come_in(end, packed, traffic, size_bytes)
+
+    def _park(self, end: LinkEnd, come_in: Action) -> None:
+        """Let what has come to a relay that stalls wait there, in order, until it goes on."""
+        if not end.parked:
+            self._engine.after(STALLED_RELAY_US, partial(self._unpark, end))
+        end.parked.append(come_in)
+
+    def _unpark(self, end: LinkEnd) -> None:
+        if end.relay is not None and not end.relay.is_answering and end.is_held:
+            self._engine.after(STALLED_RELAY_US, partial(self._unpark, end))
+            return
+        waiting = list(end.parked)
+        end.parked.clear()
+        for come_in in waiting:
+            come_in()
+
+    def _come_in(self, end: LinkEnd, packed: object, traffic: Traffic, size_bytes: int) -> None:
         if end.is_torn:
             return  # lost in flight; it goes on taking up room at its sender
         self._leave(end, traffic, size_bytes)
@@ -100,7 +124,9 @@ class Carrying:
     def _arrive_alone(self, end: LinkEnd, packed: object, copy: Copy) -> None:
         """Deliver a packet on whatever link there is now, be it a later one."""
         there = self._links.held_by(end.target).get(end.origin)
-        is_cut = self._fabric.paths.is_cut(end.origin, end.target)
+        is_cut = any(self._fabric.paths.is_cut(*hop) for hop in end.hops)
+        if end.relay is not None and not end.relay.is_answering:
+            is_cut = True
         if there is None or not there.is_up or is_cut:
             self._counts["network.datagram_lost"] += 1
             return

@@ -29,9 +29,11 @@ class Fabric:
         """Return what carries what a device sends."""
         return self.carriers.get(peer, self.carrier)
 
+    def are_answering(self, *peers: PeerId) -> bool:
+        """Say whether all of these are devices that run and are not frozen."""
+        found = [self.endpoints.get(peer) for peer in peers]
+        return all(endpoint is not None and endpoint.is_answering for endpoint in found)
+
     def can_reach(self, one: PeerId, other: PeerId) -> bool:
         """Say whether packets pass between two devices both ways, and both answer."""
-        here, there = self.endpoints.get(one), self.endpoints.get(other)
-        if here is None or there is None or not here.is_answering or not there.is_answering:
-            return False
-        return self.paths.is_whole(one, other)
+        return self.are_answering(one, other) and self.paths.is_whole(one, other)

@@ -66,7 +66,7 @@ class Hands:
 
     def dial(self, effect: do.Dial) -> None:
         """Open a link."""
-        self.network.dial(self.peer, effect.peer, effect.addresses)
+        self.network.dial(self.peer, effect.peer, effect.addresses, effect.via)
 
     def hang_up(self, effect: do.Hangup) -> None:
         """Close a link."""

@@ -10,9 +10,11 @@ from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
 
+from p2p.circuit_book import CircuitBook
+from simulations.circuit_path import AnyPath
 from simulations.endpoint import Carrier, Endpoint
 from simulations.engine import US_PER_S, Action, Engine
-from simulations.paths import LANE_MESSAGE, NetworkSettings, Path
+from simulations.paths import LANE_MESSAGE, NetworkSettings, PeerPair
 from wire.ids import PeerId
 from wire.messages import Traffic
 
@@ -25,10 +27,13 @@ class LinkEnd:
     other: Endpoint
     origin: PeerId  # the holder, and
     target: PeerId  # the other: kept here because each message asks for them
-    path: Path
+    path: AnyPath
     carrier: Carrier
     is_outbound: bool
     established_us: int
+    relay: Endpoint | None = None  # who carries it, and
+    book: CircuitBook | None = None  # where it counts this circuit
+    hops: tuple[PeerPair, ...] = ()  # the ways that its holder's packets take, one after the other
     back: LinkEnd = field(init=False)
     is_held: bool = True
     is_up: bool = False  # its holder has heard LinkUp, and no LinkDown since
@@ -36,11 +41,17 @@ class LinkEnd:
     is_expiring: bool = False  # its keepalive runs
     is_resetting: bool = False  # it is about to learn that the other end is gone
     jammed: deque[Action] | None = None  # what is sent when the path lets something pass again
+    parked: deque[Action] = field(default_factory=deque)  # what has come to a relay that stalls
     free_us: int = 0  # when all that was given to it so far has left
     last_due_us: int = 0  # when the last of it arrives
     waiting_count: list[int] = field(default_factory=lambda: [0] * len(Traffic))
     waiting_bytes: list[int] = field(default_factory=lambda: [0] * len(Traffic))
     is_congested: list[bool] = field(default_factory=lambda: [False] * len(Traffic))
+
+    @property
+    def is_relayed(self) -> bool:
+        """Whether a third device carries the link."""
+        return self.relay is not None
 
     def has_room(self, traffic: Traffic, size_bytes: int, settings: NetworkSettings) -> bool:
         """Say whether a message may wait. One may, however long it is, where none waits yet."""

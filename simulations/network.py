@@ -85,8 +85,10 @@ class Network:
         return self._fabric.endpoints[peer]
 
     def can_reach(self, one: PeerId, other: PeerId) -> bool:
-        """Say whether packets pass between two devices both ways, and both answer."""
-        return self._fabric.can_reach(one, other)
+        """Say whether `one` could open a connection to `other` now, or has one, and both answer."""
+        if self.is_linked(one, other):
+            return self._fabric.are_answering(one, other)
+        return self._fabric.can_reach(one, other) and self.paths.can_be_dialled(other)
 
     def is_linked(self, one: PeerId, other: PeerId) -> bool:
         """Say whether both ends hold the same link and bytes pass on it both ways now."""
@@ -109,9 +111,15 @@ class Network:
         else:
             self._carrying.send(end, message)
 
-    def dial(self, origin: PeerId, target: PeerId, addresses: Sequence[str]) -> None:
+    def dial(
+        self,
+        origin: PeerId,
+        target: PeerId,
+        addresses: Sequence[str],
+        via: Sequence[PeerId] = (),
+    ) -> None:
         """Try to open a link. The origin hears LinkUp or DialFailed, nothing if it has one."""
-        self._dials.dial(origin, target, addresses)
+        self._dials.dial(origin, target, addresses, via)
 
     def hang_up(self, holder: PeerId, other: PeerId, reason: str) -> None:
         """Close the holder's end; the other end hears of it if a packet still gets there."""

@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
+from p2p.circuit_book import CircuitLimits
 from simulations.conditions import (
     BytesPerSecond,
     Conditions,
@@ -57,6 +58,8 @@ class NetworkSettings(Struct, frozen=True, kw_only=True):
     dial_timeout_us: DurationUs = 10_000_000
     links_max: int = 40
     dials_max: int = 16  # of one device at a time
+    behind_nat: tuple[NodeIndex, ...] = ()  # nobody can dial them; they dial
+    circuits: CircuitLimits = CircuitLimits()  # what each device carries for others
     queue_max: int = 4_096  # messages of one class that wait on one link; more are dropped
     # By class: control, task and bulk (`wire.messages.Traffic`).
     queue_bytes_max: tuple[QueueBytes, QueueBytes, QueueBytes] = (1 << 20, 4 << 20, 2 << 20)
@@ -72,6 +75,7 @@ class Paths:
         self.settings = settings
         self._seed = seed_number(seed, "network")
         self._indices: dict[PeerId, int] = {}
+        self._behind_nat = frozenset(settings.behind_nat)
         self._paths: dict[PeerPair, Path] = {}
         self._cuts: dict[PeerPair, int] = {}
         self._jams: dict[PeerPair, int] = {}
@@ -129,6 +133,10 @@ class Paths:
     def is_jammed(self, origin: PeerId, target: PeerId) -> bool:
         """Say whether packets from `origin` to `target` wait."""
         return (origin, target) in self._jams
+
+    def can_be_dialled(self, target: PeerId) -> bool:
+        """Say whether a device is where others can open connections to it."""
+        return self._indices[target] not in self._behind_nat
 
     def passes(self, origin: PeerId, target: PeerId) -> bool:
         """Say whether packets get from `origin` to `target` now."""

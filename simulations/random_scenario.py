@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from random import Random
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from simulations.compound_faults import Flap, Swizzle
 from simulations.conditions import Datagrams
 from simulations.device import HostSettings
@@ -59,6 +61,7 @@ RING_NODES_MIN = 4
 FAULTS_MAX = 12
 KINDS_SHARE = 0.4  # of the kinds of faults that a seed has
 HALF = 0.5
+NAT_SHARE = 0.25
 BEGIN_US = 2 * US_PER_S
 END_US = 30 * US_PER_S
 CRASH_POINTS = (
@@ -84,14 +87,15 @@ def random_plan(seed: int, *, node_count: int | None = None) -> Plan:
     submitters = rng.sample(range(count), min(count, rng.randrange(1, 3)))
     submissions = sorted(_submissions(rng, submitters), key=lambda step: step.at_us)
     is_hasty = rng.random() < HALF  # short timers reach rare states sooner
+    behind_nat = _behind_nat(seed, count)
     plan = Plan(
         name="random",
         seed=seed,
         node_count=count,
-        network=_network(rng, is_hasty=is_hasty),
+        network=replace(_network(rng, is_hasty=is_hasty), behind_nat=behind_nat),
         host=_host(rng, is_hasty=is_hasty),
         roles=_roles(rng, submitters),
-        discovery=rng.choice((Discovery.LAN, Discovery.SEEDS)),
+        discovery=_discovery(rng, behind_nat),
         steps=tuple(
             sorted(
                 (*submissions, *_cancels(rng, submissions), *_faults(rng, count, submitters)),
@@ -124,6 +128,20 @@ def _network(rng: Random, *, is_hasty: bool) -> NetworkSettings:
         keepalive_us=(5 if is_hasty else 30) * US_PER_S,
         datagrams=datagrams,
     )
+
+
+def _behind_nat(seed: int, node_count: int) -> tuple[int, ...]:
+    """Draw whom nobody can dial, in a quarter of the runs: never all, or no mesh comes about."""
+    rng = source(seed, "random plan, behind NAT")
+    if rng.random() >= NAT_SHARE:
+        return ()
+    return tuple(sorted(rng.sample(range(1, node_count), rng.randrange(1, node_count - 1))))
+
+
+def _discovery(rng: Random, behind_nat: tuple[int, ...]) -> Discovery:
+    """Draw how devices hear of others; none has to begin with those alone that it cannot dial."""
+    drawn = rng.choice((Discovery.LAN, Discovery.SEEDS))
+    return Discovery.LAN if behind_nat else drawn
 
 
 def _host(rng: Random, *, is_hasty: bool) -> HostSettings:

@@ -26,6 +26,7 @@ _IN_FILES = (
     "bridge",
     "ring-of-majorities",
     "flapping-link",
+    "behind-nat",
     "isolated-submitter",
     "executor-crash",
     "executor-dies-mid-lease",

@@ -71,6 +71,7 @@ _FORMS: Mapping[str, Form] = MappingProxyType(
     {
         "absent": Form.NODES,
         "arrivals_per_minute": Form.RATE,
+        "behind_nat": Form.NODES,
         "claimed": Form.NODES,
         "groups": Form.GROUPS,
         "left": Form.NODES,

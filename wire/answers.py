@@ -51,6 +51,7 @@ class PeerView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peer"
     successes: int
     failures: int
     leases_held: int | None
+    via: str | None = None  # whom the link goes through
 
 
 class PeerList(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peers"):

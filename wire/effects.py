@@ -35,10 +35,15 @@ class Publish(Struct, frozen=True):
 
 
 class Dial(Struct, frozen=True):
-    """Open a link. Answered by `LinkUp` or `DialFailed`."""
+    """Open a link, in place of one through another device. Answered by `LinkUp` or `DialFailed`.
+
+    At `addresses`; or, if `via` names members, through the first of them that carries it. Where a
+    link stands that stays, there is no answer.
+    """
 
     peer: PeerId
     addresses: tuple[str, ...]
+    via: tuple[PeerId, ...] = ()
 
 
 class Hangup(Struct, frozen=True):

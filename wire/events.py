@@ -43,6 +43,7 @@ class LinkUp(Struct, frozen=True, kw_only=True):
     hello: Hello
     address: str  # where the peer was reached or came from
     is_outbound: bool
+    via: PeerId | None = None  # who carries the link's bytes between the two; None: nobody
 
 
 class LinkDown(Struct, frozen=True):

@@ -207,7 +207,7 @@ def peer_row(peer: Frame) -> list[Cell]:
     return [
         peer["name"],
         short_id(peer["id"]),
-        peer["state"],
+        state_of(peer),
         score(health["score"]),
         *(score(health[term]) for term in TERMS),
         peer["breaker"],
@@ -215,6 +215,12 @@ def peer_row(peer: Frame) -> list[Cell]:
         _slots(peer),
         " ".join(_labels(peer)),
     ]
+
+
+def state_of(peer: Frame) -> str:
+    """Return how a device is, and whom the link to it goes through."""
+    state = str(peer["state"])
+    return state if peer["via"] is None else f"{state} via {peer['via']}"
 
 
 def peer_lines(answer: Frame, *, width: int | None) -> list[str]:
@@ -257,7 +263,7 @@ def _peer_fields(peer: Frame) -> list[tuple[str, Cell]]:
     return [
         ("device", f"{peer['name']}  {peer['id']}"),
         ("did", peer["did"]),
-        ("state", _with_reason(peer["state"], peer["reason"])),
+        ("state", _with_reason(state_of(peer), peer["reason"])),
         ("type", peer["node_type"]),
         ("region", peer["region"]),
         ("roles", " ".join(peer["roles"])),

@@ -24,6 +24,7 @@ SMALL = (
     "split-and-heal",
     "one-way-cut",
     "bridge",
+    "behind-nat",
     "flapping-link",
     "slow-and-lossy-wan",
     "executor-crash",

@@ -63,6 +63,7 @@ from wire.signed import encode_body
 from wire.tasks import Epoch, batch_id_of
 
 PEER = keys_of(1).peer
+RELAY = keys_of(2).peer
 BLOB = blob_ref(b"blob")
 RUN = RunId(batch_id_of(contract_of(small_mesh(1), tasks_of(1))), 0, Epoch(0, 1, 0), 1)
 START = Listening(("/start",))
@@ -72,7 +73,7 @@ ROW = Row(INCARNATION_ROW, b"own", IncarnationRow(incarnation=3))
 EFFECTS: tuple[Effect, ...] = (
     Send(PEER, Heartbeat(token=1)),
     Publish("topic", RecordsGiven(records=())),
-    Dial(PEER, ("/address",)),
+    Dial(PEER, ("/address",), (RELAY,)),
     Hangup(PEER, "why"),
     SetTimer("timer", 1_000_000),
     Persist((ROW,), (SetTimer("durable", 0),)),
@@ -103,7 +104,7 @@ EFFECTS: tuple[Effect, ...] = (
 CARRIED_OUT: dict[type, Callable[[Any], tuple[object, ...]]] = {
     Send: lambda e: ("links", "enqueue", e.peer, e.message),
     Publish: lambda e: ("publish", e.topic, e.records),
-    Dial: lambda e: ("links", "dial", e.peer, e.addresses),
+    Dial: lambda e: ("links", "dial", e.peer, e.addresses, e.via),
     Hangup: lambda e: ("links", "hangup", e.peer, e.reason),
     SetTimer: lambda e: ("node", TimerDue(e.key)),
     Persist: lambda _: ("store", "persist", Write(INCARNATION_ROW, b"own", GOOD_ROW)),

@@ -85,11 +85,12 @@ class Bench:
         assert self.directory.merge(signed, device.chain, now_us=self.now_us) is Merge.NEWER
         self.take(self.detector.on_members_changed(now_us=self.now_us))
 
-    def link(self, *peers: PeerId) -> None:
+    def link(self, *peers: PeerId, is_relayed: bool = False) -> None:
         for peer in peers:
             self.links[peer] = None
             self.liveness.on_link_up(peer, now_us=self.now_us)
-            self.take(self.detector.on_link_up(peer, now_us=self.now_us))
+            up = self.detector.on_link_up(peer, is_relayed=is_relayed, now_us=self.now_us)
+            self.take(up)
 
     def unlink(self, peer: PeerId) -> None:
         del self.links[peer]
@@ -324,3 +325,15 @@ def test_an_accusation_ends_when_the_subject_was_started_anew() -> None:
     bench.names(bench.devices[0], bench.own, incarnation=2)
     [watch] = bench.run(US_PER_S)
     assert watch.silent == ()
+
+
+def test_only_those_that_are_linked_directly_are_named_as_observers() -> None:
+    bench = Bench()
+    bench.link(bench.peers[0])
+    bench.link(*bench.peers[1:4], is_relayed=True)
+    bench.run(10 * US_PER_S)
+    assert bench.said[-1].observers == (bench.peers[0],)
+    bench.unlink(bench.peers[1])
+    bench.link(bench.peers[1])
+    bench.run(5 * US_PER_S)
+    assert bench.said[-1].observers == tuple(sorted(bench.peers[:2]))

@@ -40,6 +40,7 @@ ASKED_FOR = (
     "ring-of-majorities",
     "flapping-link",
     "isolated-submitter",
+    "behind-nat",
     "executor-dies-mid-lease",
     "steward-loses-its-disk",
     "stalls",

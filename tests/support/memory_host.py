@@ -88,6 +88,7 @@ class MemoryStream:
     peer: PeerId
     incoming: MemoryPipe
     outgoing: MemoryPipe
+    via: PeerId | None = None
     dialled: bool = False
     _is_cut_short: bool = False
 
@@ -182,6 +183,20 @@ class MemoryHost:
             raise PeerUnreachable(f"{addresses[0]}: Connection refused")
         self.connected.add(peer)
         self.network.hosts[peer].connected.add(self.peer)
+
+    async def connect_directly(self, peer: PeerId, addresses: Sequence[str]) -> None:
+        """Connect: all connections are direct here."""
+        await self.connect(peer, addresses)
+
+    async def connect_through(self, peer: PeerId, relays: Sequence[PeerId]) -> None:
+        """Refuse: nothing is carried here."""
+        await trio.lowlevel.checkpoint()
+        raise PeerUnreachable(f"{relays[0].hex()} does not carry it to {peer.hex()}")
+
+    async def leave_circuits(self, peer: PeerId) -> None:
+        """Do nothing."""
+        del peer
+        await trio.lowlevel.checkpoint()
 
     async def open_stream(self, peer: PeerId, protocol: str) -> Stream:
         """Open a stream after a round trip."""

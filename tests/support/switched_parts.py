@@ -89,9 +89,11 @@ class SimulatedParts:
         """Send."""
         self._host.carry_out(do.Send(peer, message))
 
-    def dial(self, peer: PeerId, addresses: Sequence[str]) -> Coroutine[Any, Any, None]:
+    def dial(
+        self, peer: PeerId, addresses: Sequence[str], via: Sequence[PeerId] = ()
+    ) -> Coroutine[Any, Any, None]:
         """Try to open a link; how it ended comes as an event."""
-        return self._begin(do.Dial(peer, tuple(addresses)))
+        return self._begin(do.Dial(peer, tuple(addresses), tuple(via)))
 
     def hangup(self, peer: PeerId, reason: str) -> None:
         """Close a link."""
