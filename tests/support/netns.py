@@ -56,6 +56,28 @@ table bridge faults {
 }
 """
 
+# Of a router: what comes from outside and answers nothing is dropped without a word.
+_NAT_RULES = f"""
+table ip nat {{
+  counter refused {{ }}
+  chain translate {{
+    type nat hook postrouting priority 100; policy accept;
+    oifname "{INTERFACE}" masquerade
+  }}
+  chain forward {{
+    type filter hook forward priority 0; policy accept;
+    oifname "{INTERFACE}" ip daddr 192.168.0.0/16 counter name refused drop
+    iifname "{INTERFACE}" ct state established,related accept
+    iifname "{INTERFACE}" counter name refused drop
+  }}
+  chain input {{
+    type filter hook input priority 0; policy accept;
+    iifname "{INTERFACE}" ct state established,related accept
+    iifname "{INTERFACE}" meta l4proto tcp counter name refused drop
+  }}
+}}
+"""
+
 Answer = TypeVar("Answer")
 
 
@@ -182,6 +204,45 @@ class Fabric:
         self._ip(node, *(f"{command} dev {INTERFACE}" for command in replaced))
         return new
 
+    def put_behind_nat(self, node: int) -> str:
+        """Put a router of its own between a node and the bridge; return the router's address.
+
+        As home routers do, it gives whatever the node sends its own address and another port
+        (masquerade), lets in only what belongs to that, and drops what is for private addresses.
+        """
+        router, outside, hidden = self._router(node), self.host(node), f"192.168.{node}"
+        run("ip", "netns", "add", router)
+        self._ip(node, f"link set {INTERFACE} netns {router}")
+        _batch(
+            "ip",
+            router,
+            "link set lo up",
+            f"address add {outside}/24 dev {INTERFACE}",
+            f"link set {INTERFACE} up",
+            f"route add default dev {INTERFACE}",
+            f"link add home0 type veth peer name {INTERFACE} netns {self.namespace(node)}",
+            f"address add {hidden}.1/24 dev home0",
+            "link set home0 up",
+        )
+        self._ip(
+            node,
+            f"address add {hidden}.2/24 dev {INTERFACE}",
+            f"link set {INTERFACE} up",
+            f"route add default via {hidden}.1",
+        )
+        in_router = ("ip", "netns", "exec", router)
+        run(*in_router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        run(*in_router, "nft", "-f", "-", stdin=_NAT_RULES)
+        self._hosts[node] = f"{hidden}.2"
+        return outside
+
+    def refused_count(self, node: int) -> int:
+        """Return how many packets a node's router did not let in, or out to a private address."""
+        in_router = ("ip", "netns", "exec", self._router(node))
+        listed = run(*in_router, "nft", "-j", "list", "counter", "ip", "nat", "refused")
+        (counter,) = (one["counter"] for one in json.loads(listed)["nftables"] if "counter" in one)
+        return int(counter["packets"])
+
     def limit(self, node: int, *, rate_bits_per_second: int) -> None:
         """Limit what a node sends, and what it receives (`tbf`). Once a node."""
         burst_bytes = max(16_384, rate_bits_per_second // 8 // 50)
@@ -262,6 +323,9 @@ class Fabric:
             f"link set {INTERFACE} up",
         )
         _batch("ip", self.switch, f"link set {_port(node)} master switch up")
+
+    def _router(self, node: int) -> str:
+        return f"{self.name}-router{node}"
 
     def _free_host(self) -> str:
         self._hosts_count += 1
