@@ -235,11 +235,16 @@ class Overlay:
             chosen = self._chosen(near, now_us=now_us)
         else:
             chosen = self._missing(now_us=now_us)
+        needed = self._needed_again(now_us=now_us)
+        bridges = {peer: self._bridges_to(peer, now_us=now_us) for peer in needed}
+        waiting = {peer: found for peer, found in bridges.items() if found}
+        chosen = [peer for peer in dict.fromkeys((*needed, *chosen)) if peer not in waiting]
         pause_us = CROWDED_REVIEW_US if self._is_crowded else REVIEW_EVERY_US
         return [
             SetTimer(ReviewDue(), pause_us),
             *self._remember_linked(),
             *self._remember_members(now_us=now_us),
+            *self._link_with_bridges(waiting, now_us=now_us),
             *self._dial(chosen, now_us=now_us),
             *self._straighten(now_us=now_us),
             *self._hang_up_excess(near, now_us=now_us),
@@ -358,7 +363,7 @@ class Overlay:
     def _dial(self, missing: list[PeerId], *, now_us: int) -> list[Effect]:
         reserved = self.dials_max // DIALS_FOR_WORK_SHARE
         room = max(0, self.dials_max - reserved - len(self._dialling))
-        chosen = missing[:room]
+        chosen = [peer for peer in missing if peer not in self._dialling][:room]
         self._dialling.update(dict.fromkeys(chosen, now_us))
         return [self._next_try(peer, self.addresses_of(peer)) for peer in chosen]
 
@@ -369,6 +374,37 @@ class Overlay:
             failures_count=self.redials.failures_count(peer),
             is_needed=self.is_needed(peer),
         )
+
+    def _needed_again(self, *, now_us: int) -> list[PeerId]:
+        """Return whom work needs and the last dial did not reach."""
+        return [
+            peer
+            for peer in self._needed_until_us
+            if self.redials.failures_count(peer) and self._may_dial(peer, now_us=now_us)
+        ]
+
+    def _bridges_to(self, peer: PeerId, *, now_us: int) -> list[PeerId]:
+        """Return those to link with first, as nobody who is linked could carry a link to a device.
+
+        In a mesh of more devices than links none of its observers may be linked.
+        """
+        if self.ways.can_carry_to(peer):
+            return []
+        return [
+            one
+            for one in self.ways.bridges_to(peer)
+            if one in self._dialling or self._may_dial(one, now_us=now_us)
+        ]
+
+    def _link_with_bridges(
+        self, waiting: dict[PeerId, list[PeerId]], *, now_us: int
+    ) -> list[Effect]:
+        return [
+            effect
+            for bridges in waiting.values()
+            if not self._dialling.keys() & bridges
+            for effect in self.reach(self.rng.choice(bridges), (), now_us=now_us)
+        ]
 
     def _straighten(self, *, now_us: int) -> list[Effect]:
         """Try to do without the device that carries a link; if that fails, all stays as it is."""

@@ -69,6 +69,10 @@ class Ways:
         """Say whether somebody could carry a link to a device."""
         return bool(self._relays(peer))
 
+    def bridges_to(self, peer: PeerId) -> list[PeerId]:
+        """Return who could carry a link to a device if there were a direct link with them."""
+        return [one for one in self._hearing(peer) if one not in self.links]
+
     def dial(
         self,
         peer: PeerId,
@@ -104,14 +108,15 @@ class Ways:
 
     def _relays(self, peer: PeerId) -> list[PeerId]:
         """Return the observers of a device that hear it and to which there is a direct link."""
+        hearing = self._hearing(peer)
+        return [one for one in hearing if one in self.links and one not in self._via]
+
+    def _hearing(self, peer: PeerId) -> list[PeerId]:
         member = self.directory.get(peer)
         if member is None or member.watch is None or peer in self.dead():
             return []
-        return [one for one in member.watch.observers if self._hears(one, peer)]
+        return [one for one in member.watch.observers if not self._is_deaf_to(one, peer)]
 
-    def _hears(self, relay: PeerId, peer: PeerId) -> bool:
-        if relay not in self.links or relay in self._via:
-            return False
-        member = self.directory.get(relay)
-        is_deaf = member is not None and member.watch is not None and peer in member.watch.silent
-        return not is_deaf
+    def _is_deaf_to(self, observer: PeerId, peer: PeerId) -> bool:
+        member = self.directory.get(observer)
+        return member is not None and member.watch is not None and peer in member.watch.silent

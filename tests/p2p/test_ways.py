@@ -190,3 +190,18 @@ def test_links_through_others_for_no_work_in_particular_are_few() -> None:
     far = next(device.peer for device in OTHERS[6:] if device.peer not in bench.overlay.links)
     reached = [*bench.try_for_work(far), *bench.try_for_work(far)]
     assert Dial(far, (), (RELAYS[0].peer,)) in reached
+
+
+def test_work_links_with_one_who_can_carry_if_none_is_linked() -> None:
+    bench = Bench(linked=(STRANGER,))
+    bench.has_address(PEER, RELAYS[0], RELAYS[1])
+    bench.watches(RELAYS[1], silent=(PEER.peer,))
+    assert bench.overlay.reach(PEER.peer, (), now_us=bench.now_us) == [Dial(PEER.peer, ADDRESSES)]
+    bench.fail()
+    dials = bench.dials(after_us=1_000_000)
+    assert dials.count(Dial(RELAYS[0].peer, ADDRESSES)) == 1
+    assert PEER.peer not in [dial.peer for dial in dials]
+    assert bench.overlay.is_needed(RELAYS[0].peer)
+    assert not bench.overlay.is_needed(RELAYS[1].peer)
+    bench.link(RELAYS[0].peer)
+    assert Dial(PEER.peer, (), (RELAYS[0].peer,)) in bench.dials(after_us=1_000_000)
