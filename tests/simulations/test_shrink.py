@@ -64,7 +64,7 @@ def breaks_after_a_restart() -> Plan:
         for node in (0, 2)
     )
     steps.sort(key=lambda step: step.at_us)
-    return Plan(seed=7, node_count=5, roles={1: SUBMITTER_ROLES}, steps=tuple(steps))
+    return Plan(seed=8, node_count=5, roles={1: SUBMITTER_ROLES}, steps=tuple(steps))
 
 
 def test_a_failure_of_forty_steps_shrinks_to_its_core_in_seconds() -> None:
