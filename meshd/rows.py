@@ -11,7 +11,14 @@ from p2p.admission import INVITATION_ROW, InvitationRow
 from p2p.network_keys import NETWORK_KEY_ROW, NetworkKeyRow
 from p2p.own_records import INCARNATION_ROW, IncarnationRow
 from p2p.removals import REMOVAL_ROW, RemovalRow
-from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow
+from scheduler.batch import (
+    BATCH_ROW,
+    DECISION_ROW,
+    PROMISE_ROW,
+    BatchRow,
+    DecisionRow,
+    PromiseRow,
+)
 from scheduler.results import RESULT_ROW, ResultRow
 from scheduler.standing import MEASUREMENT_ROW
 from scheduler.steward import ROUND_ROW, RoundRow
@@ -26,6 +33,7 @@ ROW_KINDS: dict[str, type[Struct]] = {
     INVITATION_ROW: InvitationRow,
     MEASUREMENT_ROW: MeasurementRecord,
     NETWORK_KEY_ROW: NetworkKeyRow,
+    PROMISE_ROW: PromiseRow,
     REMOVAL_ROW: RemovalRow,
     RESULT_ROW: ResultRow,
     ROUND_ROW: RoundRow,

@@ -12,7 +12,16 @@ from meshd.settings import NodeSettings
 from p2p.capability import missing
 from p2p.directory import Member
 from scheduler.admission import ReservationEnds
-from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
+from scheduler.batch import (
+    BATCH_ROW,
+    DECISION_ROW,
+    PROMISE_ROW,
+    Batch,
+    BatchRow,
+    DecisionRow,
+    PromiseRow,
+)
+from scheduler.convening import Colleague
 from scheduler.dispatch import OfferUnanswered
 from scheduler.enquiries import Enquiries
 from scheduler.executor import Executor
@@ -23,7 +32,15 @@ from scheduler.placement import Placements
 from scheduler.register import DecisionDurable
 from scheduler.results import RESULT_ROW, ResultRetry, ResultRow, ResultsTick
 from scheduler.selection import Candidate, Sampler
-from scheduler.steward import ROUND_ROW, EarlierLeasesEnd, RoundDurable, RoundRow, Steward
+from scheduler.steward import (
+    ROUND_ROW,
+    STEWARD_MESSAGES,
+    EarlierLeasesEnd,
+    RoundDurable,
+    RoundRow,
+    Steward,
+    StewardTimer,
+)
 from scheduler.stewardship import Stewardship
 from scheduler.submission import BatchDurable
 from scheduler.verification import DecisionTick
@@ -38,6 +55,7 @@ from wire.events import (
     ExecutionFailed,
     Fetched,
     FetchFailed,
+    LinkDown,
     LinkUp,
     Loaded,
     WallClockRead,
@@ -116,11 +134,14 @@ class Work:
                 chain_of=neighbours.chain_of,
                 wall_us=self._device.wall_us,
                 on_changed=self._on_tasks_changed,
+                is_linked=neighbours.links.__contains__,
+                reach=self._reach,
             ),
             standings=neighbours.standings,
             placements=Placements(sampler=Sampler(rng=self._rng)),
             leases=LeaseBook(lease_us=settings.lease_us),
             candidates=self._candidates,
+            colleagues=self._colleagues,
         )
         self.enquiries = Enquiries(
             own=neighbours.own,
@@ -135,7 +156,8 @@ class Work:
             *self.steward.on_restarted(
                 rounds=rows.values(ROUND_ROW, RoundRow),
                 batches=rows.values(BATCH_ROW, BatchRow),
-                decisions=rows.keyed(DECISION_ROW, DecisionRow),
+                promises=rows.keyed(PROMISE_ROW, PromiseRow),
+                decisions=rows.values(DECISION_ROW, DecisionRow),
             ),
         ]
 
@@ -158,9 +180,11 @@ class Work:
             case FetchFailed():
                 return self.steward.on_fetch_failed(event, now_us=self._device.now_us)
             case Loaded():
-                return self.enquiries.on_loaded(event)
+                return self.enquiries.on_loaded(event) + self.steward.on_loaded(event)
             case LinkUp(peer=peer):
-                return self.executor.on_link_up(peer)
+                return [*self.executor.on_link_up(peer), *self.steward.on_link_up(peer)]
+            case LinkDown(peer=peer):
+                return self.steward.on_link_down(peer)
             case WallClockRead():
                 return self.steward.on_wall_clock_read()
             case AskedNoMore(request):
@@ -197,6 +221,8 @@ class Work:
                 return self.steward.on_results_offered(peer, message, now_us=now_us)
             case Settled():
                 return self.executor.on_settled(peer, message)
+            case message if isinstance(message, STEWARD_MESSAGES):
+                return self.steward.on_steward_message(peer, message, now_us=now_us)
             case _:
                 return None
 
@@ -273,6 +299,8 @@ class Work:
                 return self.steward.on_decision_durable(key, now_us=now_us)
             case DeadlineDue():
                 return self.steward.on_deadline_due(key)
+            case key if isinstance(key, StewardTimer):
+                return self.steward.on_steward_timer(key)
             case _:
                 return None
 
@@ -293,6 +321,27 @@ class Work:
 
     def _candidates(self) -> list[Candidate]:
         return [self._candidate(member) for member in self._neighbours.directory]
+
+    def _colleagues(self) -> list[Colleague]:
+        """Return the linked devices that may keep tasks."""
+        neighbours = self._neighbours
+        return [
+            Colleague(
+                peer=member.peer,
+                name=member.name,
+                health=neighbours.standings.health(member.peer).score,
+                region=(member.presence.region if member.presence is not None else "") or None,
+            )
+            for member in neighbours.directory
+            if member.peer in neighbours.links
+            and member.may(Role.STEWARD)
+            and not member.has_left
+            and not neighbours.is_dead(member.peer)
+        ]
+
+    def _reach(self, peer: PeerId) -> list[Effect]:
+        neighbours = self._neighbours
+        return neighbours.overlay.reach(peer, (), now_us=self._device.now_us)
 
     def _candidate(self, member: Member) -> Candidate:
         peer, presence = member.peer, member.presence

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from scheduler.errors import IllegalTransition
+from scheduler.paxos import LOWEST, Acceptor, Proposer
 from scheduler.states import TaskEvent, TaskState, next_state
 from wire.answers import TaskView
 from wire.execution import ExecutionStatus
@@ -22,6 +23,7 @@ from wire.messages import LeaseRef
 from wire.signed import Signed, encode_body
 from wire.tasks import (
     Contract,
+    Epoch,
     Lease,
     Outcome,
     OutcomeKind,
@@ -31,6 +33,7 @@ from wire.tasks import (
     Task,
     Vote,
     batch_id_of,
+    majority_count,
     open_result,
     task_id_of,
 )
@@ -39,28 +42,61 @@ BATCH_ROW = "batch"
 DECISION_ROW = "decision"
 
 
+PROMISE_ROW = "promise"
+
+
 class BatchRow(Struct, frozen=True, kw_only=True):
-    """What is durable before a submission is accepted."""
+    """What is durable at a steward before a submission is accepted."""
 
     contract: Signed[Contract]
     tasks: tuple[Task, ...]
     submitted_wall_us: int
+    epoch: Epoch  # in which it was made
+
+
+class PromiseRow(Struct, frozen=True, kw_only=True):
+    """The highest epoch in which this steward has promised to vote; its key is the batch."""
+
+    epoch: Epoch
 
 
 class DecisionRow(Struct, frozen=True, kw_only=True):
-    """What is durable before an outcome is told: the vote, and what it was about.
+    """What is durable before a vote or an outcome is told: the votes, and what they were about.
 
-    One row holds all outcomes that were decided at once under one lease, or under none.
-    `chains` are those of the submitter, the executor and the stewards, for the receipts. `attempts`
-    counts the leases that each task had needed until then.
+    One row holds all outcomes that were voted for at once under one lease, or under none. All votes
+    are of one epoch and equal; those of a majority decide. `chains` are those of the submitter, the
+    executor and the stewards, for the receipts. `attempts` counts the leases that each task had
+    needed until then.
     """
 
-    vote: Signed[Vote]
+    votes: tuple[Signed[Vote], ...]
     lease: Signed[Lease] | None
     results: dict[int, ProvenResult]
     chains: tuple[Chain, ...]
     decided_wall_us: int
     attempts: dict[int, int] = {}
+
+    @property
+    def batch(self) -> BatchId:
+        """The batch whose tasks these are."""
+        return self.votes[0].body.batch
+
+    @property
+    def epoch(self) -> Epoch:
+        """The epoch of all votes."""
+        return self.votes[0].body.epoch
+
+    @property
+    def outcomes(self) -> dict[int, Outcome]:
+        """What was voted for."""
+        return self.votes[0].body.outcomes
+
+    @property
+    def key(self) -> bytes:
+        """The key of this row. In an epoch an index is proposed once, so no other row has it."""
+        move, round_, rank = self.epoch.move, self.epoch.round, self.epoch.rank
+        place = (move.to_bytes(4, "big"), round_.to_bytes(4, "big"), rank.to_bytes(1, "big"))
+        return self.batch + b"".join(place) + min(self.outcomes).to_bytes(2, "big")
 
 
 class Decided(Struct, frozen=True, kw_only=True):
@@ -118,6 +154,11 @@ class Batch:
     contract: Signed[Contract]
     submitted_wall_us: int  # 0: the time was not known
     tasks: tuple[Task, ...] | None
+    made_in: Epoch = LOWEST
+    rank: int = 0  # of this device among the stewards
+    acceptor: Acceptor = field(default_factory=Acceptor)
+    proposer: Proposer | None = None  # while this device leads the batch, or tries to
+    is_claimed: bool = False  # its leader has said that it leads it, on the link that is up
     is_durable: bool = False
     leases_count: int = 0
     progress: list[TaskProgress] = field(init=False)
@@ -141,6 +182,31 @@ class Batch:
         self._waiting = dict.fromkeys(range(count))
 
     @property
+    def epoch(self) -> Epoch:
+        """The highest epoch that this steward has heard of."""
+        return self.acceptor.promised
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether this steward gives leases and proposes outcomes."""
+        return self.proposer is not None and self.proposer.is_established
+
+    @property
+    def majority_count(self) -> int:
+        """How many stewards decide."""
+        return majority_count(self.contract.body)
+
+    @property
+    def leader(self) -> PeerId:
+        """The steward of the epoch."""
+        return self.contract.body.stewards[self.epoch.rank].peer
+
+    def co_stewards(self) -> list[PeerId]:
+        """Return the other stewards, in the order of their ranks."""
+        stewards = self.contract.body.stewards
+        return [one.peer for rank, one in enumerate(stewards) if rank != self.rank]
+
+    @property
     def is_decided(self) -> bool:
         """Whether every task has its outcome."""
         return self.undecided_count == 0
@@ -153,6 +219,14 @@ class Batch:
     def waiting(self) -> Iterator[int]:
         """Yield the tasks that wait for a device, those that waited longest first."""
         return iter(self._waiting)
+
+    def open_indices(self) -> list[int]:
+        """Return the tasks that are not decided."""
+        return [index for index, task in enumerate(self.progress) if task.decided is None]
+
+    def decided_indices(self) -> tuple[int, ...]:
+        """Return the tasks that are decided."""
+        return tuple(index for index, task in enumerate(self.progress) if task.decided is not None)
 
     def own_key(self, own: PeerId) -> bytes:
         """Return the batch key, sealed to this device."""
@@ -182,6 +256,12 @@ class Batch:
             self.progress[index].is_placing = True
             self._note(index)
 
+    def withdraw(self, indices: Iterable[int]) -> None:
+        """Note that outcomes which this device proposed may not be what is decided."""
+        for index in indices:
+            self.progress[index].is_deciding = False
+            self._note(index)
+
     def displace(self, indices: Iterable[int]) -> None:
         """Note that tasks are not being offered any more."""
         for index in indices:
@@ -194,18 +274,18 @@ class Batch:
             self.progress[index].is_deciding = True
             self._note(index)
 
-    def decide(self, key: bytes, row: DecisionRow) -> list[int]:
+    def decide(self, row: DecisionRow) -> list[int]:
         """Take up a durable decision; return the indices that were not decided before.
 
         The row holds all that a receipt needs, so a task with a result is settled with it.
         """
         fresh = []
-        for index, outcome in row.vote.body.outcomes.items():
+        for index, outcome in row.outcomes.items():
             task = self.progress[index]
             if task.decided is not None:
                 continue  # the register is written once
             fresh.append(index)
-            task.decided = _decided(key, row, index, outcome)
+            task.decided = _decided(row, index, outcome)
             task.executor = task.decided.executor
             task.attempts = max(task.attempts, row.attempts.get(index, 0))
             task.is_deciding = False
@@ -269,14 +349,9 @@ def inline_bytes_of(task: Task) -> int:
     return 0 if task.input.inline is None else len(task.input.inline)
 
 
-def decision_key(batch: BatchId, first_index: int) -> bytes:
-    """Return the key of a decision's row. An index is decided once, so it is never used again."""
-    return batch + first_index.to_bytes(2, "big")
-
-
-def _decided(key: bytes, row: DecisionRow, index: int, outcome: Outcome) -> Decided:
+def _decided(row: DecisionRow, index: int, outcome: Outcome) -> Decided:
     decided = Decided(
-        row=key,
+        row=row.key,
         kind=outcome.kind,
         reason=outcome.reason,
         decided_wall_us=row.decided_wall_us,

@@ -184,7 +184,8 @@ class Dispatch:
         if best is None:
             return effects
         executor = best.candidate.peer
-        indices = tuple(one for one in placement.indices if batch.progress[one].is_waiting)
+        open_indices = placement.indices if batch.is_leading else ()
+        indices = tuple(one for one in open_indices if batch.progress[one].is_waiting)
         is_willing = self.standings.allows_work(executor) and not self.office.is_stopping
         if not indices or not is_willing or not self.office.may(executor, Role.EXECUTOR):
             return effects + _released(offer, placement)

@@ -182,7 +182,7 @@ class Enquiries:
                     prove_task(row.tasks, index),
                     decision.lease,
                     decision.results.get(index),
-                    (decision.vote,),
+                    decision.votes,
                     decision.chains,
                 )
             except ReceiptIncomplete as error:

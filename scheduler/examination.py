@@ -26,17 +26,13 @@ from wire.tasks import (
     Steward,
     Vote,
     batch_id_of,
+    majority_count,
     open_result,
     open_task,
     result_digest,
     task_id_of,
 )
 from wire.text import visible
-
-
-def majority_count(contract: Contract) -> int:
-    """Return how many of a contract's stewards decide."""
-    return len(contract.stewards) // 2 + 1
 
 
 def vote_fault(vote: Signed[Vote], contract: Signed[Contract], index: int) -> Fault | None:

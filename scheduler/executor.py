@@ -25,6 +25,7 @@ from wire.messages import (
 from wire.records import Record
 from wire.signed import Signed, Signer
 from wire.tasks import Result, Task, batch_id_of, open_task
+from wire.tasks import Steward as NamedSteward
 
 REASON_CHARACTERS_MAX = 256
 DETAIL_CHARACTERS_MAX = 512
@@ -166,10 +167,10 @@ class Executor:
 
     def _open_lease(self, steward: PeerId, granted: LeaseGranted) -> list[Task]:
         lease, contract = granted.lease.body, granted.contract.body
-        named = {(one.peer, one.store) for one in contract.stewards}
+        by_rank = dict(enumerate(contract.stewards))
         is_ours = (
             granted.lease.signer == steward
-            and (steward, lease.store) in named
+            and by_rank.get(lease.epoch.rank) == NamedSteward(steward, lease.store)
             and lease.executor == self._signer.peer
             and lease.batch == batch_id_of(granted.contract)
         )

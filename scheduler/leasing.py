@@ -48,7 +48,7 @@ class Leasing:
         """Lease waiting tasks to a device whose standing allows it."""
         office = self.office
         batch.leases_count += 1
-        ref = LeaseRef(batch.batch, office.epoch, batch.leases_count)
+        ref = LeaseRef(batch.batch, batch.epoch, batch.leases_count)
         box = office.signer.seal(office.signer.unseal(batch.own_key(office.own)), executor)
         lease = Lease(
             batch=batch.batch,
@@ -204,6 +204,21 @@ class Leasing:
             effects.append(Send(executor, over))
         return effects
 
+    def stand_down(self, batch: Batch, reason: str) -> list[Effect]:
+        """Forget the leases of a batch that another steward leads now: results still count."""
+        for index, task in enumerate(batch.progress):
+            under = self.leases.of_task(batch.batch, index)
+            if under is not None:
+                self.leases.end_task(under[0], index)
+            if task.decided is not None:
+                continue
+            if task.state is TaskState.VERIFYING:
+                batch.move(index, TaskEvent.RESULT_REFUSED)
+            elif task.state in _LEASED:
+                batch.move(index, TaskEvent.LEASE_OVER)
+            task.reason, task.executor = reason, None
+        return self.office.on_changed(batch, batch.open_indices())
+
     def over_without_proof(self, executor: PeerId, ref: LeaseRef, *, now_us: int) -> list[Effect]:
         """If a lease is over and showed nothing of its device, let the next lease do so."""
         if ref in self.leases:
@@ -225,7 +240,7 @@ class Leasing:
     def _is_late_work(self, ref: LeaseRef) -> bool:
         """Whether a lease of before this start may still bring results that are wanted."""
         batch = self.office.batch(ref.batch)
-        return batch is not None and not batch.is_decided and ref.epoch < self.office.epoch
+        return batch is not None and not batch.is_decided and ref.epoch < batch.epoch
 
     def _hopeless(self, batch: Batch, task: TaskProgress) -> str | None:
         failed_on = task.failed_on or {}

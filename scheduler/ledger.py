@@ -30,10 +30,10 @@ class Ledger:
         self.undecided_tasks_count += batch.undecided_count
         self.inline_bytes += batch.inline_bytes
 
-    def decide(self, key: bytes, row: DecisionRow) -> list[int]:
+    def decide(self, row: DecisionRow) -> list[int]:
         """Take up a durable decision; return the indices that were not decided before."""
-        batch = self.batches[row.vote.body.batch]
-        fresh = batch.decide(key, row)
+        batch = self.batches[row.batch]
+        fresh = batch.decide(row)
         self.undecided_tasks_count -= len(fresh)
         if fresh and batch.is_decided:
             self.inline_bytes -= batch.inline_bytes

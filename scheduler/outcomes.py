@@ -59,13 +59,13 @@ class Outcomes:
         return [
             self.deadline(batch)
             for batch in self.office.ledger.undecided.values()
-            if batch.is_durable and batch.submitted_wall_us
+            if batch.is_durable and batch.is_leading and batch.submitted_wall_us
         ]
 
     def on_deadline_due(self, due: DeadlineDue) -> list[Effect]:
         """What is not decided by now fails."""
         batch = self.office.batch(due.batch)
-        if batch is None:
+        if batch is None or not batch.is_leading:
             return []
         late = {
             index: f"deadline passed while {task.state}: {task.reason}"
@@ -76,22 +76,25 @@ class Outcomes:
 
     def on_decision_durable(self, durable: DecisionDurable, *, now_us: int) -> list[Effect]:
         """Tell everybody: those who wait here, the executor, and whoever else is at it."""
-        row = self.register.on_durable(durable)
-        vote = row.vote.body
-        batch = self.office.ledger.batches[vote.batch]
-        fresh = self.office.ledger.decide(durable.key, row)
-        effects: list[Effect] = []
-        if row.lease is not None:
+        row, effects = self.register.on_durable(durable)
+        if row is None:
+            return effects
+        batch = self.office.ledger.batches[row.batch]
+        fresh = self.office.ledger.decide(row)
+        if row.lease is not None and fresh:
             lease = row.lease.body
             ref = LeaseRef(lease.batch, lease.epoch, lease.attempt)
             for index in fresh:
                 self.leasing.leases.end_task(ref, index)
-            effects += self.standings.on_results_kept(
-                lease.executor, ref, count=len(fresh), now_us=now_us
-            )
+            if row.lease.signer == self.office.own:
+                effects += self.standings.on_results_kept(
+                    lease.executor, ref, count=len(fresh), now_us=now_us
+                )
             self.placements.on_room(lease.executor)
-            settled = Settled(batch=batch.batch, outcomes={**vote.outcomes})
-            effects.append(Send(lease.executor, settled))
+            if batch.is_leading:
+                settled = Settled(batch=batch.batch, outcomes={**row.outcomes})
+                effects.append(Send(lease.executor, settled))
+        effects += self.register.prune(batch)
         effects += self.leasing.call_off(batch, fresh, now_us=now_us)
         effects += self.office.on_changed(batch, fresh)
         if batch.is_decided:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from scheduler.errors import ReceiptIncomplete
-from scheduler.examination import Examination, bad_check, majority_count, vote_fault
+from scheduler.examination import Examination, bad_check, vote_fault
 from scheduler.verdict import Check, CheckName, CheckResult, Facts, Fault, Verdict
 from wire.codec import Decoder
 from wire.errors import BadSignature, MalformedFrame
@@ -30,6 +30,7 @@ from wire.tasks import (
     ProvenTask,
     Receipt,
     Vote,
+    majority_count,
     open_task,
 )
 

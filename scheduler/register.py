@@ -1,8 +1,9 @@
 """The outcome register: each task's outcome, written once, durable before it is told.
 
-The steward is the submitting device alone (`durability: local`), so a majority of the stewards is
-its own durable vote. Two votes for one task with different values would convict it, so a task that
-has an outcome, or one on its way to the disk, is never voted on again.
+The rules are those of `scheduler.paxos`. Here they meet the disk and the other stewards: a vote is
+durable before it is told, an outcome before anybody hears that it stands. What was proposed is told
+again until a majority has voted. Two values of one steward for one task in one epoch would convict
+it, so a task that has an outcome, or one on its way, is never proposed again in that epoch.
 """
 
 from __future__ import annotations
@@ -11,44 +12,75 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
-from scheduler.batch import DECISION_ROW, Batch, DecisionRow, decision_key
+from msgspec.structs import replace
+
+from scheduler.batch import DECISION_ROW, Batch, DecisionRow
+from scheduler.paxos import Ballot
 from scheduler.stewardship import Stewardship
 from wire.effects import Effect, Persist, Row, SetTimer
+from wire.ids import BatchId, PeerId
+from wire.messages import Proposed, Voted
 from wire.signed import Signed, sign
-from wire.tasks import Lease, Outcome, OutcomeKind, ProvenResult, Vote, result_digest
+from wire.tasks import (
+    Epoch,
+    Lease,
+    Outcome,
+    OutcomeKind,
+    ProvenResult,
+    Steward,
+    Vote,
+    result_digest,
+)
 
 # A vote is decoded with at most 512 KiB, and each reason may be 1 KiB long.
 VOTE_OUTCOMES_MAX = 256
 REASON_CHARACTERS_MAX = 256
+PROPOSAL_BYTES_MAX = 512 * 1024  # of results: a frame holds votes and chains beside them
+PROPOSAL_RETRY_FIRST_US = 1_000_000
+PROPOSAL_RETRY_MAX_US = 30_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class DecisionDurable:
-    """Timer of no delay: outcomes are durable, so they may be told."""
+    """Timer of no delay: votes or outcomes are durable, so they may be told."""
+
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRetry:
+    """Timer: ask those again who have not voted."""
 
     key: bytes
 
 
 @dataclass(slots=True, kw_only=True)
 class Register:
-    """Votes, and what waits for the disk to keep it."""
+    """Votes, and what waits for the disk or for a majority."""
 
     office: Stewardship
-    _deciding: dict[bytes, DecisionRow] = field(default_factory=dict)
+    _writing: dict[bytes, DecisionRow] = field(default_factory=dict)
+    _to_write: dict[bytes, DecisionRow] = field(default_factory=dict)  # after what is being written
+    _voted: dict[bytes, DecisionRow] = field(default_factory=dict)  # here, without a majority yet
+    _retry_us: dict[bytes, int] = field(default_factory=dict)  # of what was proposed here
+
+    # --- proposing --------------------------------------------------------------------------
 
     def choose(
         self, batch: Batch, lease: Signed[Lease], results: dict[int, ProvenResult]
     ) -> list[Effect]:
-        """Vote for results of one lease."""
-        chosen = {index: one for index, one in results.items() if batch.progress[index].is_open}
-        outcomes = {
-            index: Outcome(kind=OutcomeKind.RESULT, result=result_digest(one.received))
-            for index, one in chosen.items()
-        }
-        return self._vote(batch, outcomes, chosen, lease) if outcomes else []
+        """Propose results of one lease."""
+        effects: list[Effect] = []
+        for part in _parts_by_bytes(results, batch):
+            outcomes = {
+                index: Outcome(kind=OutcomeKind.RESULT, result=result_digest(one.received))
+                for index, one in part.items()
+            }
+            effects += self._propose(batch, outcomes, part, lease)
+        return effects
 
     def close(self, batch: Batch, kind: OutcomeKind, reasons: dict[int, str]) -> list[Effect]:
-        """Vote for tasks to end without a result."""
+        """Propose that tasks end without a result."""
         outcomes = {
             index: Outcome(kind=kind, reason=text[:REASON_CHARACTERS_MAX])
             for index, text in reasons.items()
@@ -56,41 +88,220 @@ class Register:
         }
         effects: list[Effect] = []
         for part in _parts(outcomes):
-            effects += self._vote(batch, part, {}, None)
+            effects += self._propose(batch, part, {}, None)
         return effects
 
-    def on_durable(self, durable: DecisionDurable) -> DecisionRow:
-        """Return the decision that is durable now."""
-        return self._deciding.pop(durable.key)
+    def propose_again(self, batch: Batch, row: DecisionRow, indices: Iterable[int]) -> list[Effect]:
+        """Propose in this epoch what may have been chosen in one before."""
+        outcomes = {
+            index: row.outcomes[index] for index in indices if batch.progress[index].decided is None
+        }
+        results = {index: one for index, one in row.results.items() if index in outcomes}
+        return self._propose(batch, outcomes, results, row.lease) if outcomes else []
 
-    def _vote(
+    # --- voting -----------------------------------------------------------------------------
+
+    def vote_for(self, batch: Batch, proposal: DecisionRow) -> list[Effect]:
+        """Vote for another steward's proposal, whose outputs are here. Raises StaleEpoch."""
+        batch.acceptor.vote(proposal.epoch, proposal.outcomes)
+        own = self._own_vote(batch, proposal.epoch, proposal.outcomes)
+        votes = {vote.signer: vote for vote in (*proposal.votes, own)}
+        return self._write(replace(proposal, votes=tuple(votes.values())))
+
+    def learn(self, decision: DecisionRow) -> list[Effect]:
+        """Keep what a majority has voted for."""
+        return self._write(decision)
+
+    def on_restarted(self, batch: Batch, rows: list[DecisionRow]) -> None:
+        """Take up the votes of before that did not decide."""
+        own = self.office.own
+        for row in rows:
+            if any(vote.signer == own for vote in row.votes):
+                for index, outcome in row.outcomes.items():
+                    before = batch.acceptor.votes.get(index)
+                    if before is None or before.epoch < row.epoch:
+                        batch.acceptor.votes[index] = Ballot(row.epoch, outcome)
+                if len(row.votes) < batch.majority_count:
+                    self._voted[row.key] = row
+
+    def voted(self, batch: BatchId) -> list[DecisionRow]:
+        """Return what this steward has voted for in a batch and is not known to be decided."""
+        rows = {**self._voted, **self._writing}
+        return [row for row in rows.values() if row.batch == batch]
+
+    def highest(self, batch: Batch) -> list[DecisionRow]:
+        """Return of these what holds the highest vote of some task."""
+        votes = batch.acceptor.votes
+        return [
+            row
+            for row in self.voted(batch.batch)
+            if any(index in votes and votes[index].epoch == row.epoch for index in row.outcomes)
+        ]
+
+    def prune(self, batch: Batch) -> list[Effect]:
+        """Forget votes whose tasks were all decided otherwise."""
+        over = [
+            row.key
+            for row in self._voted.values()
+            if row.batch == batch.batch
+            and all(batch.progress[index].decided is not None for index in row.outcomes)
+        ]
+        for key in over:
+            self._voted.pop(key, None)
+            self._retry_us.pop(key, None)
+        return [Persist(tuple(Row(DECISION_ROW, key, None) for key in over))] if over else []
+
+    # --- what happens -----------------------------------------------------------------------
+
+    def on_durable(self, durable: DecisionDurable) -> tuple[DecisionRow | None, list[Effect]]:
+        """Return what is decided now, and what to tell the other stewards."""
+        row = self._writing.pop(durable.key)
+        following = self._to_write.pop(durable.key, None)
+        decided, effects = self._on_row_durable(row)
+        if following is not None and decided is None:
+            effects += self._write(following)
+        return decided, effects
+
+    def _on_row_durable(self, row: DecisionRow) -> tuple[DecisionRow | None, list[Effect]]:
+        batch = self.office.batch(row.batch)
+        if batch is None:
+            return None, []
+        proposer = batch.contract.body.stewards[row.epoch.rank].peer
+        is_decided = len(row.votes) >= batch.majority_count
+        self._voted[row.key] = row
+        effects: list[Effect] = []
+        if proposer != self.office.own:
+            own = [vote for vote in row.votes if vote.signer == self.office.own]
+            effects += [e for vote in own for e in self.office.send(proposer, Voted(vote=vote))]
+        elif batch.proposer is not None and batch.proposer.epoch == row.epoch:
+            batch.proposer.on_vote(batch.rank, row.outcomes)
+            effects += self._tell(batch, row)
+            if not is_decided:
+                self._retry_us[row.key] = PROPOSAL_RETRY_FIRST_US
+                effects.append(SetTimer(ProposalRetry(row.key), PROPOSAL_RETRY_FIRST_US))
+        if not is_decided:
+            return None, effects
+        self._voted.pop(row.key)
+        self._retry_us.pop(row.key, None)
+        return row, effects
+
+    def on_voted(self, peer: PeerId, vote: Signed[Vote]) -> list[Effect]:
+        """Count a vote for what was proposed here."""
+        row, batch = self._proposal_of(vote)
+        if row is None or batch is None or batch.proposer is None:
+            return []
+        named = Steward(vote.signer, vote.body.store)
+        stewards = batch.contract.body.stewards
+        is_good = vote.signer == peer and named in stewards and vote.body.outcomes == row.outcomes
+        if not is_good or any(one.signer == peer for one in row.votes):
+            return []
+        row = self._voted[row.key] = replace(row, votes=(*row.votes, vote))
+        chosen = batch.proposer.on_vote(stewards.index(named), row.outcomes)
+        return self._write(row) if chosen else []
+
+    def on_retry(self, retry: ProposalRetry) -> list[Effect]:
+        """Ask again, less and less often."""
+        row = self._voted.get(retry.key)
+        batch = None if row is None else self.office.batch(row.batch)
+        if row is None or batch is None or retry.key not in self._retry_us:
+            return []
+        pause_us = min(2 * self._retry_us[retry.key], PROPOSAL_RETRY_MAX_US)
+        self._retry_us[retry.key] = pause_us
+        return [*self._tell(batch, row), SetTimer(retry, pause_us)]
+
+    def stand_down(self, batch: Batch) -> None:
+        """Propose nothing any more in the epoch of before; what was voted for stays so."""
+        for row in self.voted(batch.batch):
+            self._retry_us.pop(row.key, None)
+            batch.withdraw(row.outcomes)
+
+    # --- details ----------------------------------------------------------------------------
+
+    def _propose(
         self,
         batch: Batch,
         outcomes: dict[int, Outcome],
         results: dict[int, ProvenResult],
         lease: Signed[Lease] | None,
     ) -> list[Effect]:
-        office = self.office
-        vote = Vote(batch=batch.batch, store=office.store, epoch=office.epoch, outcomes=outcomes)
-        signers = {batch.contract.signer, office.own}
+        office, proposer = self.office, batch.proposer
+        if proposer is None or not proposer.is_established or not outcomes:
+            return []  # another steward leads it now
+        values = proposer.propose(outcomes)
+        batch.acceptor.vote(proposer.epoch, values)
+        signers = {batch.contract.signer, office.own, *batch.co_stewards()}
         if lease is not None:
-            signers.add(lease.body.executor)
+            signers |= {lease.body.executor, lease.signer}
         chains = (office.chain_of(peer) for peer in sorted(signers))
         row = DecisionRow(
-            vote=sign(vote, office.signer),
+            votes=(self._own_vote(batch, proposer.epoch, values),),
             lease=lease,
             results=results,
             chains=tuple(chain for chain in chains if chain is not None),
             decided_wall_us=office.wall_us(),
             attempts={index: batch.progress[index].attempts for index in outcomes},
         )
-        key = decision_key(batch.batch, min(outcomes))
-        self._deciding[key] = row
         batch.begin_deciding(outcomes)
+        return self._write(row)
+
+    def _own_vote(self, batch: Batch, epoch: Epoch, outcomes: dict[int, Outcome]) -> Signed[Vote]:
+        store = self.office.store
+        vote = Vote(batch=batch.batch, store=store, epoch=epoch, outcomes=outcomes)
+        return sign(vote, self.office.signer)
+
+    def _write(self, row: DecisionRow) -> list[Effect]:
+        key = row.key
+        if key in self._writing:
+            self._to_write[key] = row
+            return []
+        self._writing[key] = row
         return [Persist((Row(DECISION_ROW, key, row),), (SetTimer(DecisionDurable(key), 0),))]
+
+    def _proposal_of(self, vote: Signed[Vote]) -> tuple[DecisionRow | None, Batch | None]:
+        for row in self.voted(vote.body.batch):
+            if row.epoch == vote.body.epoch and row.outcomes == vote.body.outcomes:
+                return row, self.office.batch(row.batch)
+        return None, None
+
+    def _tell(self, batch: Batch, row: DecisionRow) -> list[Effect]:
+        voters = {vote.signer for vote in row.votes}
+        return [
+            effect
+            for peer in batch.co_stewards()
+            if peer not in voters
+            for effect in self.office.send(peer, proposed(row))
+        ]
+
+
+def proposed(row: DecisionRow, *, promise: Epoch | None = None) -> Proposed:
+    """Return the message that tells other stewards what is in a row."""
+    return Proposed(
+        votes=row.votes,
+        lease=row.lease,
+        results=tuple(row.results.values()),
+        chains=row.chains,
+        promise=promise,
+    )
 
 
 def _parts(outcomes: dict[int, Outcome]) -> Iterator[dict[int, Outcome]]:
     left: Iterable[tuple[int, Outcome]] = iter(outcomes.items())
     while part := dict(islice(left, VOTE_OUTCOMES_MAX)):
+        yield part
+
+
+def _parts_by_bytes(
+    results: dict[int, ProvenResult], batch: Batch
+) -> Iterator[dict[int, ProvenResult]]:
+    part: dict[int, ProvenResult] = {}
+    part_bytes = 0
+    for index, one in results.items():
+        if not batch.progress[index].is_open:
+            continue
+        if part and part_bytes + len(one.received) > PROPOSAL_BYTES_MAX:
+            yield part
+            part, part_bytes = {}, 0
+        part[index] = one
+        part_bytes += len(one.received)
+    if part:
         yield part

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from scheduler.held_leases import HeldLease
 from wire.blobs import BlobRef
@@ -33,9 +34,9 @@ RESULT_ROW = "result"
 
 
 class ResultRow(Struct, frozen=True, kw_only=True):
-    """Results of one lease that are not settled yet."""
+    """Results of one lease that are not settled yet, and the stewards that may settle them."""
 
-    steward: PeerId
+    stewards: tuple[PeerId, ...]
     lease: Signed[Lease]
     results: tuple[ProvenResult, ...]
 
@@ -56,7 +57,14 @@ class ResultRetry:
 class _Unsettled:
     row: ResultRow
     indices: tuple[int, ...]  # of the results, in their order
+    unknown_to: dict[int, set[PeerId]] = field(default_factory=dict)  # stewards, by task
     retry_us: int = RESULT_RETRY_FIRST_US
+
+    def may_be_known(self, index: int, steward: PeerId) -> bool:
+        """Note that a steward does not know a task; say whether another one still may."""
+        unknown_to = self.unknown_to.setdefault(index, set())
+        unknown_to.add(steward)
+        return not unknown_to >= set(self.row.stewards)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -67,7 +75,7 @@ class Results:
     is_reachable: Callable[[PeerId], bool]
     _ended: list[tuple[HeldLease, Result]] = field(default_factory=list)
     _unsettled: dict[bytes, _Unsettled] = field(default_factory=dict)
-    _by_batch: dict[tuple[PeerId, BatchId], set[bytes]] = field(default_factory=dict)
+    _by_batch: dict[BatchId, set[bytes]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._unsettled)
@@ -84,8 +92,8 @@ class Results:
 
     def on_link_up(self, steward: PeerId) -> list[Effect]:
         """Offer a steward that is back what it has not settled; many rows wait for their timers."""
-        rows = [one.row for one in self._unsettled.values() if one.row.steward == steward]
-        return [_offered(row) for row in rows[:LINK_UP_ROWS_MAX]]
+        rows = [one.row for one in self._unsettled.values() if steward in one.row.stewards]
+        return [_offered(row, steward) for row in rows[:LINK_UP_ROWS_MAX]]
 
     def put(self, held: HeldLease, result: Result) -> list[Effect]:
         """Keep a result for the signature of this tick."""
@@ -109,7 +117,8 @@ class Results:
         effects: list[Effect] = []
         for held, results in by_lease.values():
             for part in _parts(results):
-                row = ResultRow(steward=held.steward, lease=held.lease, results=part)
+                stewards = tuple(one.peer for one in held.contract.stewards)
+                row = ResultRow(stewards=stewards, lease=held.lease, results=part)
                 effects += self._keep(row)
         return effects
 
@@ -120,28 +129,29 @@ class Results:
             return []
         unsettled.retry_us = min(2 * unsettled.retry_us, RESULT_RETRY_MAX_US)
         again = SetTimer(retry, unsettled.retry_us)
-        if not self.is_reachable(unsettled.row.steward):
-            return [again]
-        return [_offered(unsettled.row), again]
+        row = unsettled.row
+        here = [peer for peer in row.stewards if self.is_reachable(peer)]
+        return [*(_offered(row, peer) for peer in here), again]
 
     def on_settled(self, steward: PeerId, settled: Settled) -> list[Effect]:
         """Forget results whose outcome is decided, whichever it was."""
         effects: list[Effect] = []
-        for key in sorted(self._by_batch.get((steward, settled.batch), ())):
+        for key in sorted(self._by_batch.get(settled.batch, ())):
             unsettled = self._unsettled[key]
             row = unsettled.row
+            if steward not in row.stewards:
+                continue
             left = {
                 index: proven
                 for index, proven in zip(unsettled.indices, row.results, strict=True)
                 if index not in settled.outcomes
+                or (settled.outcomes[index] is None and unsettled.may_be_known(index, steward))
             }
             if len(left) == len(row.results):
                 continue
             if left:
                 unsettled.indices = tuple(left)
-                unsettled.row = ResultRow(
-                    steward=steward, lease=row.lease, results=tuple(left.values())
-                )
+                unsettled.row = replace(row, results=tuple(left.values()))
                 effects.append(Persist((Row(RESULT_ROW, key, unsettled.row),)))
             else:
                 effects += self._forget(key)
@@ -152,7 +162,7 @@ class Results:
         self._ended = [
             (held, result) for held, result in self._ended if held.steward not in removed
         ]
-        keys = [key for key, one in self._unsettled.items() if one.row.steward in removed]
+        keys = [key for key, one in self._unsettled.items() if removed >= set(one.row.stewards)]
         return [effect for key in keys for effect in self._forget(key)]
 
     def _keep(self, row: ResultRow) -> list[Effect]:
@@ -163,24 +173,26 @@ class Results:
             + lease.attempt.to_bytes(4, "big")
             + open_result(row.results[0]).index.to_bytes(2, "big")
         )
+        lease_signer = row.lease.signer
         effects = self._make_room()
         self._add(key, row)
         effects += [Offer(blob, key) for blob in _blobs_of(row)]
-        then = (_offered(row), SetTimer(ResultRetry(key), RESULT_RETRY_FIRST_US))
+        offered = _offered(row, lease_signer)
+        then = (offered, SetTimer(ResultRetry(key), RESULT_RETRY_FIRST_US))
         return [*effects, Persist((Row(RESULT_ROW, key, row),), then)]
 
     def _add(self, key: bytes, row: ResultRow) -> _Unsettled:
         indices = tuple(open_result(proven).index for proven in row.results)
         unsettled = self._unsettled[key] = _Unsettled(row, indices)
-        self._by_batch.setdefault((row.steward, row.lease.body.batch), set()).add(key)
+        self._by_batch.setdefault(row.lease.body.batch, set()).add(key)
         return unsettled
 
     def _forget(self, key: bytes) -> list[Effect]:
         row = self._unsettled.pop(key).row
-        name = row.steward, row.lease.body.batch
-        self._by_batch[name].discard(key)
-        if not self._by_batch[name]:
-            del self._by_batch[name]
+        batch = row.lease.body.batch
+        self._by_batch[batch].discard(key)
+        if not self._by_batch[batch]:
+            del self._by_batch[batch]
         return [Persist((Row(RESULT_ROW, key, None),)), Release(key)]
 
     def _make_room(self) -> list[Effect]:
@@ -191,8 +203,8 @@ class Results:
         return [*self._forget(oldest), Trace("result.given_up", {"row": oldest.hex()})]
 
 
-def _offered(row: ResultRow) -> Effect:
-    return Send(row.steward, ResultsOffered(results=row.results, lease=row.lease))
+def _offered(row: ResultRow, steward: PeerId) -> Effect:
+    return Send(steward, ResultsOffered(results=row.results, lease=row.lease))
 
 
 def _parts(results: list[ProvenResult]) -> Iterator[tuple[ProvenResult, ...]]:

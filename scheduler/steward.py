@@ -1,45 +1,108 @@
 """The steward: keeps a batch's contract and outcomes, finds executors, decides once.
 
-Here it is the submitting device alone (`durability: local`). What has to be durable before anything
-follows from it goes through `Persist`, whose `then` sets a timer of no delay: the timer is the
-event "it is durable". Its parts share a `Stewardship`.
+A batch is kept by the submitting device alone (`durability: local`), or by it and two others, of
+which one leads at a time. What has to be durable before anything follows from it goes through
+`Persist`, whose `then` sets a timer of no delay: the timer is the event "it is durable". Its parts
+share a `Stewardship`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from msgspec import Struct
 
-from scheduler.batch import Batch, BatchRow, DecisionRow
+from scheduler.batch import Batch, BatchRow, DecisionRow, PromiseRow
+from scheduler.convening import Colleague, ConveneDue, Convening
 from scheduler.dispatch import Dispatch, OfferUnanswered
+from scheduler.leadership import (
+    Leadership,
+    OutcomesDue,
+    PrepareRetry,
+    PromiseDurable,
+    TakeoverDue,
+)
 from scheduler.leases import LEASE_US, GrantedLeaseEnds, LeaseBook
 from scheduler.leasing import Leasing
 from scheduler.outcomes import DeadlineDue, Outcomes
+from scheduler.paxos import Proposer
 from scheduler.placement import Placements
-from scheduler.register import DecisionDurable, Register
+from scheduler.proposals import Proposals
+from scheduler.register import DecisionDurable, ProposalRetry, Register
+from scheduler.replication import (
+    GiveAgain,
+    ReplicaDurable,
+    Replication,
+    kept_batch,
+    offered_blobs,
+)
+from scheduler.retelling import Retelling
 from scheduler.selection import Candidate
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
-from scheduler.submission import BatchDurable, Submissions, forgotten_batch, offered_blobs
+from scheduler.submission import BatchDurable, Submissions, UnconfirmedDue, forgotten_batch
 from scheduler.verification import Verification
-from scheduler.waiting import WaitingBatches
+from scheduler.waiting import PlacementReview, WaitingBatches
 from wire.answers import Refused
 from wire.commands import Submit
 from wire.effects import Effect, Persist, Row, SetTimer, Trace
-from wire.events import Fetched, FetchFailed
+from wire.events import Fetched, FetchFailed, Loaded
 from wire.ids import BatchId, PeerId
 from wire.messages import (
+    BatchDeclined,
+    BatchGiven,
+    BatchKept,
+    BatchUnknown,
+    Leading,
     LeaseEnded,
     LeaseProgress,
+    Message,
+    NotPromised,
     OfferAccepted,
     OfferRejected,
+    OutcomesWanted,
+    Prepare,
+    Promised,
+    Proposed,
     ResultsOffered,
+    StewardAgreed,
+    StewardAsked,
+    StewardDeclined,
+    Voted,
 )
-from wire.tasks import Steward as NamedSteward
 
 LEASE_RESTART_MARGIN_PERCENT = 2
+
+# What stewards say to each other, and what wakes them.
+STEWARD_MESSAGES = (
+    StewardAsked
+    | StewardAgreed
+    | StewardDeclined
+    | BatchGiven
+    | BatchKept
+    | BatchUnknown
+    | BatchDeclined
+    | Prepare
+    | Promised
+    | NotPromised
+    | Proposed
+    | Voted
+    | Leading
+    | OutcomesWanted
+)
+StewardTimer: TypeAlias = (
+    ConveneDue
+    | UnconfirmedDue
+    | GiveAgain
+    | ReplicaDurable
+    | ProposalRetry
+    | PromiseDurable
+    | PrepareRetry
+    | TakeoverDue
+    | OutcomesDue
+)
 
 ROUND_ROW = "round"
 _ROUND_KEY = b"own"
@@ -72,6 +135,7 @@ class Steward:
         placements: Placements,
         leases: LeaseBook,
         candidates: Callable[[], list[Candidate]],
+        colleagues: Callable[[], list[Colleague]],
     ) -> None:
         self._office = office
         self.leases = leases
@@ -99,13 +163,32 @@ class Steward:
             placements=placements,
             standings=standings,
         )
+        self._retelling = Retelling(office=office)
+        self._proposals = Proposals(office=office, register=register, retelling=self._retelling)
+        self._replication = Replication(office=office)
+        self._register = register
         self._submissions = Submissions(
             office=office,
             waiting=waiting,
             placements=placements,
             outcomes=self._outcomes,
+            replication=self._replication,
             candidates=candidates,
         )
+        self._convening = Convening(
+            office=office, colleagues=colleagues, found=self._submissions.found
+        )
+        self._leadership = Leadership(
+            office=office,
+            register=register,
+            leasing=leasing,
+            proposals=self._proposals,
+            replication=self._replication,
+            retelling=self._retelling,
+            rng=placements.sampler.rng,
+            on_leading=self._on_leading,
+        )
+        self._holds_leases_of_before = False
         # What only one part decides is that part's.
         self.refusal: Callable[[Submit], Refused | None] = self._submissions.refusal
         self.nobody_eligible: Callable[[Submit], Refused | None] = self._submissions.nobody_eligible
@@ -122,34 +205,54 @@ class Steward:
         *,
         rounds: list[RoundRow],
         batches: list[BatchRow],
-        decisions: list[tuple[bytes, DecisionRow]],
+        promises: list[tuple[bytes, PromiseRow]],
+        decisions: list[DecisionRow],
     ) -> list[Effect]:
         """Take up the batches of before. Their leases may still be out: wait for those to end."""
         office = self._office
         office.round = max((row.round for row in rounds), default=0) + 1
+        promised = {key: row.epoch for key, row in promises}
+        votes: dict[BatchId, list[DecisionRow]] = {}
+        for decision in decisions:
+            votes.setdefault(decision.batch, []).append(decision)
         for row in batches:
-            batch = Batch(
-                contract=row.contract,
-                submitted_wall_us=row.submitted_wall_us,
-                tasks=row.tasks,
-                is_durable=True,
-            )
+            batch = kept_batch(row, office)
+            batch.is_durable = True
+            batch.acceptor.promised = promised.get(batch.batch, row.epoch)
+            if batch.majority_count == 1:  # this start's round is above all of before
+                batch.acceptor.promised = office.first_epoch
+                batch.proposer = Proposer(epoch=office.first_epoch, majority_count=1, is_first=True)
             for task in batch.progress:
                 task.reason = "this device restarted; waiting for leases of before to run out"
             office.ledger.add(batch)
-        for key, decision in decisions:
-            if decision.vote.body.batch in office.ledger.batches:
-                office.ledger.decide(key, decision)
+            self._register.on_restarted(batch, votes.get(batch.batch, []))
+            for decision in votes.get(batch.batch, ()):
+                if len(decision.votes) >= batch.majority_count:
+                    office.ledger.decide(decision)
         effects = self._give_up_batches_of_another_store()
         row_of_round = Row(ROUND_ROW, _ROUND_KEY, RoundRow(round=office.round))
         effects.append(Persist((row_of_round,), (SetTimer(RoundDurable(), 0),)))
         for batch in office.ledger.undecided.values():
-            effects += [*offered_blobs(batch), self._outcomes.deadline(batch)]
+            effects += offered_blobs(batch)
+            if batch.is_leading:
+                effects.append(self._outcomes.deadline(batch))
+            else:
+                effects += self._leadership.on_restarted(batch)
         if office.ledger.undecided:
+            self._holds_leases_of_before = True
             lease_us = max(LEASE_US, self.leases.lease_us)
             hold_us = lease_us * (100 + LEASE_RESTART_MARGIN_PERCENT) // 100
             effects.append(SetTimer(EarlierLeasesEnd(), hold_us))
         return effects
+
+    def _on_leading(self, batch: Batch) -> list[Effect]:
+        """Give the tasks of a batch away that this device leads from now on."""
+        for index in batch.open_indices():
+            batch.progress[index].reason = "waiting for a device again: its steward changed"
+        if self._holds_leases_of_before:  # of the same steward, before its restart
+            return [self._outcomes.deadline(batch)]
+        self._waiting.put(batch)
+        return [self._outcomes.deadline(batch), SetTimer(PlacementReview(), 0)]
 
     def _give_up_batches_of_another_store(self) -> list[Effect]:
         """Forget undecided batches that name another store of this device as their steward.
@@ -158,11 +261,10 @@ class Steward:
         so a vote might be the second one. What the copy shows as decided stays so.
         """
         office = self._office
-        own = NamedSteward(office.own, office.store)
         given_up = [
             batch
             for batch in office.ledger.undecided.values()
-            if own not in batch.contract.body.stewards
+            if office.named not in batch.contract.body.stewards
         ]
         effects: list[Effect] = []
         for batch in given_up:
@@ -179,6 +281,7 @@ class Steward:
 
     def on_earlier_leases_end(self, *, now_us: int) -> list[Effect]:
         """Nobody can still be at a task of before; if somebody is, the result counts too."""
+        self._holds_leases_of_before = False
         for batch in self._office.ledger.undecided.values():
             self._waiting.put(batch)
         return self.on_devices_changed(now_us=now_us)
@@ -195,11 +298,78 @@ class Steward:
 
     def on_submit(self, request: int, submit: Submit) -> list[Effect]:
         """Take in a batch that `refusal` does not refuse."""
-        return self._submissions.on_submit(request, submit)
+        return self._convening.on_submit(request, submit)
 
     def on_batch_durable(self, durable: BatchDurable, *, now_us: int) -> list[Effect]:
         """Accepted."""
         return self._submissions.on_batch_durable(durable, now_us=now_us)
+
+    def on_steward_message(self, peer: PeerId, message: Message, *, now_us: int) -> list[Effect]:
+        """Another steward says something, or a device that looks for stewards."""
+        match message:
+            case StewardAsked():
+                return self._convening.on_asked(peer, message)
+            case StewardAgreed():
+                return self._convening.on_agreed(peer, message)
+            case StewardDeclined():
+                return self._convening.on_declined(peer, message)
+            case BatchGiven():
+                return self._replication.on_given(peer, message)
+            case BatchKept():
+                return self._submissions.on_kept(peer, message, now_us=now_us)
+            case BatchUnknown():
+                return self._leadership.on_unknown(peer, message)
+            case BatchDeclined():
+                return self._replication.on_declined(peer, message)
+            case Prepare():
+                return self._leadership.on_prepare(peer, message)
+            case Promised():
+                return self._leadership.on_promised(peer, message)
+            case NotPromised():
+                return self._leadership.on_not_promised(peer, message)
+            case Proposed(promise=epoch):
+                effects = self._proposals.on_proposed(peer, message)
+                if epoch is None:
+                    return effects
+                return effects + self._leadership.on_told_with_promise(peer, message, epoch)
+            case Voted(vote=vote):
+                return self._register.on_voted(peer, vote)
+            case Leading():
+                return self._leadership.on_leading_told(peer, message)
+            case OutcomesWanted():
+                return self._retelling.on_outcomes_wanted(peer, message)
+            case _:
+                raise AssertionError(f"{type(message).__name__} is none of stewards")
+
+    def on_steward_timer(self, key: StewardTimer) -> list[Effect]:
+        """A timer of the work among stewards has run out."""
+        match key:
+            case ConveneDue():
+                return self._convening.on_due(key)
+            case UnconfirmedDue():
+                return self._submissions.on_unconfirmed(key)
+            case GiveAgain():
+                return self._replication.on_give_again(key)
+            case ReplicaDurable():
+                return [*self._replication.on_durable(key), *self._leadership.ask_later()]
+            case ProposalRetry():
+                return self._register.on_retry(key)
+            case PromiseDurable():
+                return self._leadership.on_promise_durable(key)
+            case PrepareRetry():
+                return self._leadership.on_prepare_retry(key)
+            case TakeoverDue():
+                return self._leadership.on_takeover_due(key)
+            case OutcomesDue():
+                return self._leadership.on_outcomes_due()
+
+    def on_link_up(self, peer: PeerId) -> list[Effect]:
+        """A device is there that may keep batches with this one."""
+        return self._leadership.on_link_up(peer)
+
+    def on_link_down(self, peer: PeerId) -> list[Effect]:
+        """A device that may lead batches is gone, perhaps for a moment."""
+        return self._leadership.on_link_down(peer)
 
     def on_devices_changed(self, *, now_us: int) -> list[Effect]:
         """Devices came, went, or tell something new: see whether what waits can go to one."""
@@ -259,12 +429,24 @@ class Steward:
         return self._verification.on_results_offered(sender, offered, now_us=now_us)
 
     def on_fetched(self, fetched: Fetched) -> list[Effect]:
-        """An output is here."""
-        return self._verification.on_fetched(fetched)
+        """An output, an input or a module is here."""
+        return [
+            *self._verification.on_fetched(fetched),
+            *self._proposals.on_fetched(fetched),
+            *self._replication.on_fetched(fetched),
+        ]
 
     def on_fetch_failed(self, failed: FetchFailed, *, now_us: int) -> list[Effect]:
-        """An output is not to be had, or wrong."""
-        return self._verification.on_fetch_failed(failed, now_us=now_us)
+        """Such a thing is not to be had, or wrong."""
+        return [
+            *self._verification.on_fetch_failed(failed, now_us=now_us),
+            *self._proposals.on_fetch_failed(failed),
+            *self._replication.on_fetch_failed(failed),
+        ]
+
+    def on_loaded(self, loaded: Loaded) -> list[Effect]:
+        """A row for another steward came from the store."""
+        return self._retelling.on_loaded(loaded)
 
     def on_decision_tick(self, *, now_us: int) -> list[Effect]:
         """Vote on what was checked."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from scheduler.batch import Batch
 from scheduler.ledger import Ledger
-from wire.effects import Effect
+from wire.effects import Effect, Send
 from wire.ids import BatchId, MeshId, PeerId, StoreId
 from wire.membership import Chain, Role
+from wire.messages import Message
 from wire.signed import Signer
-from wire.tasks import Epoch
+from wire.tasks import Epoch, Steward
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class Stewardship:
     chain_of: Callable[[PeerId], Chain | None]
     wall_us: Callable[[], int]
     on_changed: Callable[[Batch, Sequence[int]], list[Effect]]  # somebody may wait for them
+    is_linked: Callable[[PeerId], bool] = lambda _: True
+    reach: Callable[[PeerId], list[Effect]] = lambda _: []  # have a link for a while
     ledger: Ledger = field(default_factory=Ledger)
     round: int = 0
     is_stopping: bool = False
@@ -36,10 +39,21 @@ class Stewardship:
         return self.signer.peer
 
     @property
-    def epoch(self) -> Epoch:
-        """The epoch in which this device leases and votes: it is the only steward, of rank 0."""
+    def named(self) -> Steward:
+        """How contracts name this steward."""
+        return Steward(self.own, self.store)
+
+    @property
+    def first_epoch(self) -> Epoch:
+        """The epoch of a batch that is made now, by this device."""
         return Epoch(0, self.round, 0)
 
     def batch(self, batch: BatchId) -> Batch | None:
         """Return a batch that is kept here."""
         return self.ledger.batches.get(batch)
+
+    def send(self, peer: PeerId, message: Message) -> list[Effect]:
+        """Send to another steward; without a link, have one soon: what matters is told again."""
+        if self.is_linked(peer):
+            return [Send(peer, message)]
+        return self.reach(peer)

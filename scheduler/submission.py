@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, inline_bytes_of
+from scheduler.batch import (
+    BATCH_ROW,
+    DECISION_ROW,
+    PROMISE_ROW,
+    Batch,
+    BatchRow,
+    inline_bytes_of,
+)
 from scheduler.ledger import UNDECIDED_INLINE_BYTES_MAX, UNDECIDED_TASKS_MAX
 from scheduler.outcomes import Outcomes
+from scheduler.paxos import Proposer
 from scheduler.placement import Placements, is_permanent
+from scheduler.replication import Replication, kept_batch, offered_blobs
 from scheduler.selection import Candidate
 from scheduler.stewardship import Stewardship
 from scheduler.waiting import WaitingBatches
 from wire.answers import Accepted, RefusalCode, Refused
 from wire.answers import Candidate as CandidateView
 from wire.commands import Submit
-from wire.effects import Answer, Effect, Offer, Persist, Release, Row, SetTimer
+from wire.effects import Answer, Effect, Persist, Release, Row, SetTimer
 from wire.errors import CannotUnseal
-from wire.ids import BatchId, peer_text
+from wire.ids import BatchId, PeerId, peer_text
 from wire.membership import Role
+from wire.messages import BatchKept
 from wire.signed import sign
 from wire.tasks import Contract, Durability, KeyFor, task_id_of, tasks_root_of
 from wire.tasks import Steward as NamedSteward
@@ -26,6 +36,7 @@ from wire.tasks import Steward as NamedSteward
 CLOSEST_MAX = 5
 # The row of a batch holds all its inputs that are not blobs; the store takes 16 MiB.
 BATCH_INLINE_BYTES_MAX = 8 << 20
+UNCONFIRMED_US = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,13 @@ class BatchDurable:
     request: int
 
 
+@dataclass(frozen=True, slots=True)
+class UnconfirmedDue:
+    """Timer: tell whoever waits that no majority keeps the batch yet."""
+
+    batch: BatchId
+
+
 @dataclass(slots=True, kw_only=True)
 class Submissions:
     """Makes batches of what is submitted here."""
@@ -44,7 +62,9 @@ class Submissions:
     waiting: WaitingBatches
     placements: Placements
     outcomes: Outcomes
+    replication: Replication
     candidates: Callable[[], list[Candidate]]
+    _unconfirmed: dict[BatchId, int] = field(default_factory=dict)  # who waits for a majority
 
     def refusal(self, submit: Submit) -> Refused | None:
         """Return why a submission is not taken at all."""
@@ -63,16 +83,9 @@ class Submissions:
             # It would name itself, and every executor would refuse its offers for ever.
             return Refused(
                 code=RefusalCode.REFUSED,
-                message="this device may not keep tasks, and this version keeps a task on the "
-                "device that submits it",
+                message="this device may not keep tasks, and the device that submits a task is "
+                "one of those that keep it",
                 hint="an admin can invite it again with --role submitter --role steward",
-            )
-        if submit.durability is Durability.MESH:
-            return Refused(
-                code=RefusalCode.REFUSED,
-                message="durability mesh needs three devices that keep tasks for each other; "
-                "this version keeps a task on the submitting device alone",
-                hint="submit with --durability local, or leave it out",
             )
         if inline_bytes > BATCH_INLINE_BYTES_MAX:
             return Refused(
@@ -107,7 +120,7 @@ class Submissions:
 
     def nobody_eligible(self, submit: Submit) -> Refused | None:
         """Return who came closest, if no known device could ever run this."""
-        contract, candidates = self._contract(submit, nonce=bytes(16)), self.candidates()
+        contract, candidates = self._contract(submit, (), nonce=bytes(16)), self.candidates()
         eligible, excluded = self.placements.exclusions(
             BatchId(bytes(20)), contract, candidates, now_us=0
         )
@@ -128,17 +141,26 @@ class Submissions:
             closest=views,
         )
 
-    def on_submit(self, request: int, submit: Submit) -> list[Effect]:
-        """Sign the contract; the batch is accepted when it is durable."""
+    def found(
+        self, request: int, submit: Submit, co_stewards: tuple[NamedSteward, ...]
+    ) -> list[Effect]:
+        """Sign the contract; a batch that is kept here alone is accepted when it is durable."""
+        office = self.office
         nonce = self.placements.sampler.rng.randbytes(16)
-        contract = sign(self._contract(submit, nonce=nonce), self.office.signer)
-        batch = Batch(
-            contract=contract, submitted_wall_us=self.office.wall_us(), tasks=submit.tasks
-        )
-        self.office.ledger.add(batch)
+        contract = sign(self._contract(submit, co_stewards, nonce=nonce), office.signer)
         row = BatchRow(
-            contract=contract, tasks=submit.tasks, submitted_wall_us=batch.submitted_wall_us
+            contract=contract,
+            tasks=submit.tasks,
+            submitted_wall_us=office.wall_us(),
+            epoch=office.first_epoch,
         )
+        batch = kept_batch(row, office)
+        batch.proposer = Proposer(
+            epoch=row.epoch, majority_count=batch.majority_count, is_first=True
+        )
+        for task in batch.progress:
+            task.reason = "waiting for a device"
+        office.ledger.add(batch)
         durable = SetTimer(BatchDurable(batch.batch, request), 0)
         return [
             *self._retire(),
@@ -147,20 +169,51 @@ class Submissions:
         ]
 
     def on_batch_durable(self, durable: BatchDurable, *, now_us: int) -> list[Effect]:
-        """Accepted: from here the tasks survive a restart."""
+        """It is on this disk: others may have to keep it too before it is accepted."""
         batch = self.office.ledger.batches[durable.batch]
         batch.is_durable = True
+        if batch.majority_count == 1:
+            return self._accept(batch, durable.request, now_us=now_us)
+        self._unconfirmed[batch.batch] = durable.request
+        late = SetTimer(UnconfirmedDue(batch.batch), UNCONFIRMED_US)
+        return [*self.replication.give(batch), late]
+
+    def on_kept(self, peer: PeerId, kept: BatchKept, *, now_us: int) -> list[Effect]:
+        """Another steward has it on disk."""
+        batch = self.replication.on_kept(peer, kept)
+        if batch is None:
+            return []
+        return self._accept(batch, self._unconfirmed.pop(batch.batch, None), now_us=now_us)
+
+    def on_unconfirmed(self, due: UnconfirmedDue) -> list[Effect]:
+        """No majority so far: the contract is final, so say so, and go on giving it."""
+        batch, request = self.office.batch(due.batch), self._unconfirmed.pop(due.batch, None)
+        if batch is None or request is None:
+            return []
+        first = task_id_of(batch.contract, 0)
+        refused = Refused(
+            code=RefusalCode.NOT_YET,
+            message=f"unconfirmed {first}: no majority of its stewards has it on disk yet",
+            hint="it will be done when one has; `meshctl wait` with this id waits for it, and "
+            "submitting again makes another task",
+        )
+        return [Answer(request, refused)]
+
+    def _accept(self, batch: Batch, request: int | None, *, now_us: int) -> list[Effect]:
+        """Accepted: from here the tasks survive a restart, and as many losses as can be."""
         self.waiting.put(batch)
         contract = batch.contract.body
+        alone = "this device alone keeps the task"
+        several = f"{len(contract.stewards)} devices keep the task, {batch.majority_count} decide"
         accepted = Accepted(
             batch=batch.text,
             tasks=[str(task_id_of(batch.contract, index)) for index in range(contract.tasks_count)],
             durability=str(contract.durability),
-            durability_reason="this device alone keeps the task",
+            durability_reason=alone if batch.majority_count == 1 else several,
             stewards=[peer_text(steward.peer) for steward in contract.stewards],
         )
         return [
-            Answer(durable.request, accepted),
+            *([] if request is None else [Answer(request, accepted)]),
             self.outcomes.deadline(batch),
             *self.waiting.review_in(0, now_us=now_us),
         ]
@@ -170,8 +223,14 @@ class Submissions:
             effect for batch in self.office.ledger.retire() for effect in forgotten_batch(batch)
         ]
 
-    def _contract(self, submit: Submit, *, nonce: bytes) -> Contract:
+    def _contract(
+        self, submit: Submit, co_stewards: tuple[NamedSteward, ...], *, nonce: bytes
+    ) -> Contract:
         office = self.office
+        keys = [KeyFor(office.own, submit.key)]
+        if co_stewards:
+            key = office.signer.unseal(submit.key)
+            keys += [KeyFor(one.peer, office.signer.seal(key, one.peer)) for one in co_stewards]
         return Contract(
             mesh=office.mesh,
             nonce=nonce,
@@ -184,19 +243,12 @@ class Submissions:
             retries_max=submit.retries_max,
             engine_profiles=(office.engine_profile,),
             deadline_us=submit.deadline_us,
-            durability=Durability.LOCAL,
-            stewards=(NamedSteward(office.own, office.store),),
-            keys=(KeyFor(office.own, submit.key),),
+            durability=Durability.MESH if co_stewards else Durability.LOCAL,
+            stewards=(office.named, *co_stewards),
+            keys=tuple(keys),
             tasks_count=len(submit.tasks),
             tasks_root=tasks_root_of(submit.tasks),
         )
-
-
-def offered_blobs(batch: Batch) -> list[Effect]:
-    """Return the effects that keep a batch's module and inputs here for its executors."""
-    blobs = [batch.contract.body.module]
-    blobs += [task.input.blob for task in batch.tasks or () if task.input.blob is not None]
-    return [Offer(blob, batch.batch) for blob in blobs]
 
 
 def _wanted(contract: Contract) -> str:
@@ -225,4 +277,6 @@ def forgotten_batch(batch: Batch) -> list[Effect]:
     """Forget what the disk keeps of a batch."""
     keys = {task.decided.row for task in batch.progress if task.decided is not None}
     rows = [Row(DECISION_ROW, key, None) for key in sorted(keys)]
+    if len(batch.contract.body.stewards) > 1:
+        rows.append(Row(PROMISE_ROW, batch.batch, None))
     return [Persist((Row(BATCH_ROW, batch.batch, None), *rows)), Release(batch.batch)]

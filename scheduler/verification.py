@@ -1,12 +1,12 @@
 """The steward's check of results: signature, lease, terms, and the output itself.
 
-A result counts under any lease this steward has given in this store, however late: pure tasks may
+A result counts under any lease that a steward of its contract gave, however late: pure tasks may
 run twice, and the register picks one. A lease of a store that is gone counts for nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 from scheduler.batch import Batch, Decided
@@ -24,7 +24,7 @@ from wire.ids import BatchId, PeerId
 from wire.membership import Role
 from wire.messages import LeaseRef, ResultsOffered, Settled
 from wire.signed import Signed
-from wire.tasks import Contract, Lease, Outcome, ProvenResult, Result, open_result
+from wire.tasks import Contract, Lease, Outcome, ProvenResult, Result, Steward, open_result
 
 DECISION_TICK_US = 2_000
 # While an output is fetched no other result of the task is taken. So nobody is waited for often:
@@ -74,12 +74,10 @@ class Verification:
     ) -> list[Effect]:
         """Check what came out, whoever brings it; tell what is settled already."""
         lease = offered.lease.body
-        if offered.lease.signer != self.office.own:
-            return [Trace("result.of_another_steward", {"sender": sender.hex()})]
         batch = self.office.batch(lease.batch)
         settled: dict[int, Outcome | None] = {}
         effects: list[Effect] = []
-        for proven, result in _of_lease(offered):
+        for proven, result in results_of(offered.results, lease):
             if batch is None:
                 settled[result.index] = None  # this store never knew it, or has forgotten it
                 continue
@@ -89,7 +87,7 @@ class Verification:
                 settled[result.index] = _outcome_of(decided)
                 self.leasing.leases.end_task(one.ref, result.index)
                 effects += self.leasing.over_without_proof(result.executor, one.ref, now_us=now_us)
-            elif lease.store == self.office.store:
+            elif batch.is_leading and is_leased(offered.lease, batch):
                 effects += self._take(sender, batch, one, now_us=now_us)
         if settled:
             effects.append(Send(sender, Settled(batch=lease.batch, outcomes=settled)))
@@ -115,8 +113,8 @@ class Verification:
         )
         batch = self.office.batch(one.result.batch)
         task = None if batch is None else batch.progress[index]
-        if batch is None or task is None or not task.is_open:
-            return effects  # decided without it
+        if batch is None or task is None or not (batch.is_leading and task.is_open):
+            return effects  # decided without it, or another steward leads now
         unusable = task.unusable = task.unusable or {}
         # One lease is one failure, however many results its holder makes up under it.
         blamed = None if one.ref in unusable else executor
@@ -142,7 +140,7 @@ class Verification:
         for one in gone:
             batch, index = self.office.batch(one.result.batch), one.result.index
             effects += self.leasing.over_without_proof(one.result.executor, one.ref, now_us=now_us)
-            if batch is None or not batch.progress[index].is_open:
+            if batch is None or not (batch.is_leading and batch.progress[index].is_open):
                 continue
             batch.move(index, TaskEvent.RESULT_REFUSED, REMOVED)
             if self.leasing.resume(batch, index):  # another device is at it already
@@ -158,7 +156,8 @@ class Verification:
         effects: list[Effect] = []
         for one in checked:
             batch = self.office.batch(one.result.batch)
-            if batch is not None and batch.progress[one.result.index].is_open:
+            is_led = batch is not None and batch.is_leading
+            if batch is not None and is_led and batch.progress[one.result.index].is_open:
                 by_lease.setdefault(one.lease.received, []).append(one)
             else:
                 effects += self.leasing.over_without_proof(
@@ -175,7 +174,7 @@ class Verification:
     def _take(self, sender: PeerId, batch: Batch, one: _Checking, *, now_us: int) -> list[Effect]:
         result = one.result
         task = batch.progress[result.index]
-        fault = self._fault(result, batch.contract.body)
+        fault = result_fault(result, batch.contract.body, may=self.office.may)
         granted = self.leasing.leases.of(one.ref, result.executor)
         if fault is not None:
             effects: list[Effect] = [Trace("result.refused", {"reason": fault})]
@@ -200,34 +199,44 @@ class Verification:
         fetch = Fetch(content=result.output, sources=sources, token=token, check=check)
         return [*self.office.on_changed(batch, (result.index,)), fetch]
 
-    def _fault(self, result: Result, contract: Contract) -> str | None:
-        rules = (
-            (
-                not self.office.may(result.executor, Role.EXECUTOR),
-                "its signer may not execute tasks",
-            ),
-            (
-                result.engine_profile not in contract.engine_profiles,
-                f"engine profile {result.engine_profile}",
-            ),
-            (result.fuel_used > contract.limits.fuel, "more fuel than the limit"),
-            (
-                _size_bytes(result.output) > contract.limits.output_bytes + SEALED_EXTRA_BYTES,
-                "more output than the limit",
-            ),
-            (result.log is not None and result.log.blob is not None, "its log is not in it"),
-        )
-        return next((fault for applies, fault in rules if applies), None)
-
     def _taken(self, token: Hashable) -> _Checking | None:
         return self._checking.pop(token, None) if isinstance(token, OutputToken) else None
 
 
-def _of_lease(offered: ResultsOffered) -> list[tuple[ProvenResult, Result]]:
+def is_leased(lease: Signed[Lease], batch: Batch) -> bool:
+    """Say whether the steward of its epoch gave a lease, in an epoch that is known here."""
+    body, stewards = lease.body, batch.contract.body.stewards
+    if body.epoch.rank >= len(stewards) or body.epoch > batch.epoch:
+        return False
+    return stewards[body.epoch.rank] == Steward(lease.signer, body.store)
+
+
+def result_fault(
+    result: Result, contract: Contract, *, may: Callable[[PeerId, Role], bool]
+) -> str | None:
+    """Return why a result is not acceptable under a contract, None if it is."""
+    rules = (
+        (not may(result.executor, Role.EXECUTOR), "its signer may not execute tasks"),
+        (
+            result.engine_profile not in contract.engine_profiles,
+            f"engine profile {result.engine_profile}",
+        ),
+        (result.fuel_used > contract.limits.fuel, "more fuel than the limit"),
+        (
+            _size_bytes(result.output) > contract.limits.output_bytes + SEALED_EXTRA_BYTES,
+            "more output than the limit",
+        ),
+        (result.log is not None and result.log.blob is not None, "its log is not in it"),
+    )
+    return next((fault for applies, fault in rules if applies), None)
+
+
+def results_of(
+    proven_results: Iterable[ProvenResult], lease: Lease
+) -> list[tuple[ProvenResult, Result]]:
     """Return the results that the holder of the lease signed, under that lease."""
-    lease = offered.lease.body
     found: list[tuple[ProvenResult, Result]] = []
-    for proven in offered.results:
+    for proven in proven_results:
         try:
             result = open_result(proven)
         except MalformedFrame:

@@ -39,8 +39,8 @@ class WaitingBatches:
         return sum(map(len, self._queues.values()))
 
     def put(self, batch: Batch) -> None:
-        """Give a batch a place in the queue unless it has one."""
-        if batch.waiting_count:
+        """Give a batch that this device leads a place in the queue unless it has one."""
+        if batch.waiting_count and batch.is_leading:
             self._queues[batch.contract.body.priority].setdefault(batch.batch, batch)
 
     def turns(self) -> Iterator[Batch]:
@@ -52,7 +52,7 @@ class WaitingBatches:
         for queue in self._queues.values():
             are_many = len(queue) > TURNS_MAX
             for batch in list(islice(queue.values(), TURNS_MAX)):
-                if not batch.waiting_count:
+                if not batch.waiting_count or not batch.is_leading:
                     del queue[batch.batch]
                     continue
                 if are_many:

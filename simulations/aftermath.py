@@ -25,6 +25,7 @@ from wire.tasks import OutcomeKind
 
 ANSWER_US_MAX = 30 * US_PER_S
 IDLE_US_MAX = 60 * US_PER_S
+TOLD_US_MAX = 60 * US_PER_S  # until a steward hears of what the others decided
 
 
 class Aftermath:
@@ -36,11 +37,13 @@ class Aftermath:
 
     def check(self) -> None:
         """Raise InvariantBroken for anything that is not as it must be."""
-        for follower in self._errands.followers.values():
-            if follower.node in self._world.settings.liars:
-                continue  # nobody waited for its tasks: it promises nothing
-            if not follower.is_done and not follower.is_lost:
-                raise InvariantBroken(f"L2: device {follower.node} lets {follower.number} wait")
+        liars = self._world.settings.liars  # nobody waited for their tasks: they promise nothing
+        awaited = [one for one in self._errands.awaited() if one.node not in liars]
+        self._world.run_until(
+            lambda: all(one.is_done or one.is_lost for one in awaited),
+            within_us=TOLD_US_MAX,
+            what="L2: everybody who waits to be told",
+        )
         self._errands.check_found()
         for host in self._honest():
             self._check_members(host)
@@ -77,36 +80,56 @@ class Aftermath:
             raise InvariantBroken(f"L5: {host.device.name} is not idle: {status}")
 
     def _check_task(self, one: AcceptedTask, *, is_kept: bool) -> None:
-        """S1: a task is known where it was accepted; a store that was lost says so.
+        """S1: a task is known to the stewards that have their stores; a lost store says so.
 
-        A home that was put back from a copy may still show what the copy shows as decided.
+        A home that was put back from a copy may still show what the copy shows as decided. What a
+        minority of several stewards still shows is not looked at.
         """
         self._world.checks.looked["S1"] += 1
-        view = self._answer(one.host, GetTask(str(one.task)))
         if is_kept:
-            self._check_kept(one, view)
-        elif isinstance(view, TaskView) and view.is_decided:
+            told = [self._is_told(one, host) for host in self._errands.keepers(one)]
+            if not any(told):  # two majorities have a steward in common
+                raise InvariantBroken(f"S1: {one.task} was accepted, and nobody knows of it")
+            return
+        if self._world.checks.register.stewards_count(one.task.batch) > 1:
+            self._world.checks.seen["task.without_majority"] += 1
+            return
+        view = self._answer(one.host, GetTask(str(one.task)))
+        if isinstance(view, TaskView) and view.is_decided:
             self._world.checks.seen["task.of_a_copy"] += 1
         elif not (isinstance(view, Refused) and view.code is RefusalCode.NOT_FOUND):
             raise InvariantBroken(f"S1: {one.task} was lost with its store, yet: {view}")
 
-    def _check_kept(self, one: AcceptedTask, view: object) -> None:
-        if not isinstance(view, TaskView) or not view.is_decided:
-            raise InvariantBroken(f"S1: {one.task} was accepted, and now: {view}")
-        receipt = self._answer(one.host, GetReceipt(view.id))
+    def _is_told(self, one: AcceptedTask, host: int) -> bool:
+        """Say whether a steward knows the task; if it does, it learns how it ended soon."""
+        begun_us = self._world.engine.now_us
+        while True:
+            view = self._answer(host, GetTask(str(one.task)))
+            if isinstance(view, Refused) and view.code is RefusalCode.NOT_FOUND:
+                return False  # the others decided before it had the batch
+            if isinstance(view, TaskView) and view.is_decided:
+                self._check_decided(host, view)
+                return True
+            if self._world.engine.now_us > begun_us + TOLD_US_MAX:
+                name = self._world.hosts[host].device.name
+                raise InvariantBroken(f"L2: {one.task} is decided, and at {name}: {view}")
+            self._world.run_for(US_PER_S)
+
+    def _check_decided(self, host: int, view: TaskView) -> None:
+        receipt = self._answer(host, GetReceipt(view.id))
         if not isinstance(receipt, ReceiptView):
             raise InvariantBroken(f"S3: {view.id} is decided and has no receipt: {receipt}")
         if view.outcome == OutcomeKind.RESULT:
-            self._check_output(one, view)
+            self._check_output(host, view)
 
-    def _check_output(self, one: AcceptedTask, view: TaskView) -> None:
-        result = self._answer(one.host, GetResult(view.id))
+    def _check_output(self, index: int, view: TaskView) -> None:
+        result = self._answer(index, GetResult(view.id))
         if not isinstance(result, ResultView):
             raise InvariantBroken(f"S1: {view.id} has a result and does not give it: {result}")
         if view.status == ExecutionStatus.OUT_OF_TIME:
             self._world.checks.seen["task.out_of_time"] += 1  # by the executor's clock: no output
             return
-        host = self._world.hosts[one.host]
+        host = self._world.hosts[index]
         output = opened_output(host, result)
         if output is None or shown_digest(host, result, output) != view.output_digest:
             raise InvariantBroken(f"S3: {view.id} put out something else than was signed")

@@ -13,7 +13,8 @@ from simulations.world import Request, World
 from wire.answers import Accepted, Found
 from wire.commands import CancelTask, ListTasks, WaitBatch
 from wire.commands import Find as FindProviders
-from wire.ids import peer_text
+from wire.ids import peer_text, task_id_from_text
+from wire.tasks import Steward
 
 VIEWS_MAX = 20
 
@@ -39,7 +40,9 @@ class Errands:
         """Submit a batch, if there is somebody to ask."""
         if self._world.hosts[step.node].is_answering:
             program = Program(work_us=step.work_us, output_bytes=step.output_bytes)
-            work = work_of(step.count, program, deadline_us=step.deadline_us)
+            work = work_of(
+                step.count, program, deadline_us=step.deadline_us, durability=step.durability
+            )
             self.submitted.append(Submitted(self._world.submit(step.node, work), work))
 
     def cancel(self, step: Cancel) -> None:
@@ -86,9 +89,35 @@ class Errands:
             self._follow(submitted)
 
     def kept(self) -> list[AcceptedTask]:
-        """Return the accepted tasks whose store was not lost."""
-        stores = [host.disk.store for host in self._world.hosts]
-        return [one for one in self._world.checks.accepted if stores[one.host] == one.store]
+        """Return the accepted tasks that a majority of honest stewards has in its stores."""
+        stores = {Steward(host.peer, host.disk.store) for host in self._world.hosts}
+        checks = self._world.checks
+        return [
+            one
+            for one in checks.accepted
+            if checks.register.is_kept(one.task.batch, stores)
+            and not checks.register.has_lying_steward(one.task.batch)
+        ]
+
+    def keepers(self, one: AcceptedTask) -> list[int]:
+        """Return the stewards of a task that have the stores with which they were named."""
+        stewards = self._world.checks.register.stewards(one.task.batch)
+        return [
+            host.index
+            for host in self._world.hosts
+            if Steward(host.peer, host.disk.store) in stewards and host.is_answering
+        ]
+
+    def awaited(self) -> list[Request]:
+        """Return those who wait for batches of which every task is to be decided."""
+        kept = {one.task.batch for one in self.kept()}
+        return [
+            follower
+            for submitted in self.submitted
+            if (follower := self.followers.get(submitted.request.number)) is not None
+            and isinstance(accepted := submitted.request.last, Accepted)
+            and task_id_from_text(accepted.tasks[0]).batch in kept
+        ]
 
     def is_settled(self) -> bool:
         """Say whether every submission is answered and every task that is kept is decided."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from simulations.errors import InvariantBroken
 from wire.ids import BatchId, PeerId
 from wire.signed import Signed
-from wire.tasks import Contract, Epoch, Outcome, Steward, Vote, batch_id_of
+from wire.tasks import Contract, Epoch, Outcome, Steward, Vote, batch_id_of, majority_count
 
 
 class Register:
@@ -47,7 +47,6 @@ class Register:
             raise InvariantBroken(f"S1: a vote for {body.batch.hex()}, whose contract nobody kept")
         if Steward(vote.signer, body.store) not in contract.stewards:
             raise InvariantBroken(f"S8: {vote.signer.hex()} voted and is no steward of its store")
-        majority_count = len(contract.stewards) // 2 + 1
         for index, outcome in body.outcomes.items():
             ballot = self._votes.setdefault((body.batch, index, body.epoch), {})
             if ballot.setdefault(vote.signer, outcome) != outcome:
@@ -55,8 +54,26 @@ class Register:
                     f"S8: {vote.signer.hex()} voted twice on {body.batch.hex()}.{index}"
                     f" in {body.epoch}: {ballot[vote.signer]} and {outcome}"
                 )
-            if sum(value == outcome for value in ballot.values()) >= majority_count:
+            if sum(value == outcome for value in ballot.values()) >= majority_count(contract):
                 self._decide(body.batch, index, outcome)
+
+    def stewards(self, batch: BatchId) -> tuple[Steward, ...]:
+        """Return the stewards that a batch's contract names."""
+        return self._contracts[batch].stewards
+
+    def stewards_count(self, batch: BatchId) -> int:
+        """Return how many they are."""
+        return len(self._contracts[batch].stewards)
+
+    def is_kept(self, batch: BatchId, stores: set[Steward]) -> bool:
+        """Say whether a majority of a batch's stewards is among `stores`."""
+        contract = self._contracts[batch]
+        return len(stores & set(contract.stewards)) >= majority_count(contract)
+
+    def has_lying_steward(self, batch: BatchId) -> bool:
+        """Say whether a vote may decide that is not counted."""
+        contract = self._contracts.get(batch)
+        return contract is not None and any(self._is_liar(one.peer) for one in contract.stewards)
 
     def _decide(self, batch: BatchId, index: int, outcome: Outcome) -> None:
         first = self.outcomes.get((batch, index))

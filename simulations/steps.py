@@ -16,6 +16,7 @@ from msgspec import Meta, Struct
 
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
+from wire.tasks import Durability
 
 TIME_US_MAX = 400 * 86_400 * US_PER_S
 
@@ -44,6 +45,7 @@ class Submit(Step, frozen=True, kw_only=True, tag="submit"):
     work_us: TimeUs = 1_000_000
     output_bytes: Annotated[int, Meta(ge=0, le=64 << 20)] = 64
     deadline_us: TimeUs = 3_600 * US_PER_S
+    durability: Durability | None = None
 
 
 class Cancel(Step, frozen=True, kw_only=True, tag="cancel"):

@@ -26,7 +26,7 @@ from wire.content import (
 )
 from wire.ids import digest_text
 from wire.signed import encode_body
-from wire.tasks import Task
+from wire.tasks import Durability, Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +36,19 @@ class Work:
     program: Program
     inputs: tuple[bytes, ...]
     deadline_us: int
+    durability: Durability | None = None
 
     def expected_output(self, index: int) -> bytes:
         """Return what task `index` must put out, wherever it runs."""
         return output_of(module_of(self.program), _plaintext(self.inputs[index]), index)
 
 
-def work_of(count: int, program: Program, *, deadline_us: int) -> Work:
+def work_of(
+    count: int, program: Program, *, deadline_us: int, durability: Durability | None = None
+) -> Work:
     """Return a batch of `count` tasks whose inputs differ."""
     inputs = tuple(b"input %d" % number for number in range(count))
-    return Work(program=program, inputs=inputs, deadline_us=deadline_us)
+    return Work(program=program, inputs=inputs, deadline_us=deadline_us, durability=durability)
 
 
 def submit_command(host: SimulatedHost, work: Work, *, number: int) -> Submit:
@@ -65,6 +68,7 @@ def submit_command(host: SimulatedHost, work: Work, *, number: int) -> Submit:
         tasks=tasks,
         key=signer.seal(batch_key, signer.peer),
         deadline_us=work.deadline_us,
+        durability=work.durability,
     )
 
 

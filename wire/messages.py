@@ -10,7 +10,16 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
-from wire.ids import BATCH_TASKS_MAX, BatchId, Digest, MeshId, PeerId
+from wire.ids import (
+    BATCH_ID_BYTES,
+    BATCH_TASKS_MAX,
+    STEWARDS_MAX,
+    BatchId,
+    Digest,
+    MeshId,
+    PeerId,
+    StoreId,
+)
 from wire.membership import (
     PAPER_ID_BYTES,
     Chain,
@@ -23,6 +32,7 @@ from wire.membership import (
 from wire.records import Counter, ProtocolRange, Record
 from wire.signed import Signed
 from wire.tasks import (
+    CHAINS_MAX,
     LEASE_TASKS_MAX,
     Contract,
     Epoch,
@@ -32,6 +42,8 @@ from wire.tasks import (
     ProvenResult,
     ProvenTask,
     Receipt,
+    Task,
+    Vote,
 )
 
 BUCKET_COUNT = 64
@@ -42,6 +54,7 @@ RESULTS_MAX = LEASE_TASKS_MAX
 PROOF_REMOVALS_MAX = 1
 REMOVAL_IDS_MAX = 2_048
 REMOVALS_GIVEN_MAX = 256
+LEADING_MAX = 1_024
 LINK_PROTOCOL = ProtocolRange(1, 1)
 
 StateHashBytes = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
@@ -345,6 +358,153 @@ class Settled(Struct, frozen=True, kw_only=True):
     outcomes: Annotated[dict[Index, Outcome | None], Meta(max_length=BATCH_TASKS_MAX)]
 
 
+class StewardAsked(Struct, frozen=True, kw_only=True):
+    """A submitting device asks whether another one would keep a batch with it."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    token: Token
+    tasks_count: Annotated[int, Meta(ge=1, le=BATCH_TASKS_MAX)]
+    input_bytes: Annotated[int, Meta(ge=0, le=1 << 50)]
+
+
+class StewardAgreed(Struct, frozen=True, kw_only=True):
+    """It would, in the store it has now."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    token: Token
+    store: StoreId
+
+
+class StewardDeclined(Struct, frozen=True, kw_only=True):
+    """It would not, and why."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    token: Token
+    reason: Reason
+
+
+class BatchGiven(Struct, frozen=True, kw_only=True):
+    """A part of a batch for a steward that its contract names; answered when all is on disk.
+
+    The parts come in order; `first` is the index of the first task of this one.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    contract: Signed[Contract]
+    epoch: Epoch  # in which it was made
+    submitted_wall_us: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    first: Index
+    tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
+
+
+class BatchKept(Struct, frozen=True, kw_only=True):
+    """Contract, tasks, module and inputs are on this steward's disk."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+
+
+class BatchUnknown(Struct, frozen=True, kw_only=True):
+    """This steward does not have the batch: please give it."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+
+
+class BatchDeclined(Struct, frozen=True, kw_only=True):
+    """The device is not, or cannot be, a steward of the batch."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+    is_final: bool  # it has another store than the contract names
+    reason: Reason
+
+
+class Prepare(Struct, frozen=True, kw_only=True):
+    """A steward asks for the promise to vote in no epoch before this (Paxos, phase 1a).
+
+    `decided` are the tasks whose outcomes it knows.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+    epoch: Epoch
+    decided: Annotated[tuple[Index, ...], Meta(max_length=BATCH_TASKS_MAX)] = ()
+
+
+class Promised(Struct, frozen=True, kw_only=True):
+    """The promise, durable (phase 1b), and how many `proposed` messages with it tell the votes."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+    epoch: Epoch
+    proposals_count: Annotated[int, Meta(ge=0, le=BATCH_TASKS_MAX)]
+
+
+class NotPromised(Struct, frozen=True, kw_only=True):
+    """A higher epoch was promised to somebody else."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+    promised: Epoch
+
+
+class Proposed(Struct, frozen=True, kw_only=True):
+    """Outcomes of a batch with what they are about, and the votes for them so far.
+
+    With the vote of its epoch's steward alone it asks for another vote (phase 2a); with those of a
+    majority it is what was decided. `promise` is set where a vote is told with a promise.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    votes: Annotated[tuple[Signed[Vote], ...], Meta(min_length=1, max_length=STEWARDS_MAX)]
+    lease: Signed[Lease] | None = None
+    results: Annotated[tuple[ProvenResult, ...], Meta(max_length=RESULTS_MAX)] = ()
+    chains: Annotated[tuple[Chain, ...], Meta(max_length=CHAINS_MAX)] = ()
+    promise: Epoch | None = None
+
+
+class Voted(Struct, frozen=True, kw_only=True):
+    """A steward's own vote, durable (phase 2b)."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    vote: Signed[Vote]
+
+
+class Leading(Struct, frozen=True, kw_only=True):
+    """A page of the undecided batches that this steward leads with the receiver, by id, ascending.
+
+    All that are greater than `after`, up to the last one named; the last page says so.
+    """
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    after: Annotated[bytes, Meta(max_length=BATCH_ID_BYTES)]
+    batches: Annotated[tuple[BatchId, ...], Meta(max_length=LEADING_MAX)]
+    is_last: bool
+
+
+class OutcomesWanted(Struct, frozen=True, kw_only=True):
+    """Please tell how tasks of a batch were decided: all but these are open here."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    batch: BatchId
+    decided: Annotated[tuple[Index, ...], Meta(max_length=BATCH_TASKS_MAX)]
+
+
 class ReceiptGiven(Struct, frozen=True, kw_only=True):
     """The receipt of a task, to the executor that earned it."""
 
@@ -379,6 +539,20 @@ Message = (
     | ResultsOffered
     | Settled
     | ReceiptGiven
+    | StewardAsked
+    | StewardAgreed
+    | StewardDeclined
+    | BatchGiven
+    | BatchKept
+    | BatchUnknown
+    | BatchDeclined
+    | Prepare
+    | Promised
+    | NotPromised
+    | Proposed
+    | Voted
+    | Leading
+    | OutcomesWanted
 )
 
 MESSAGES: dict[str, type[Message]] = {
@@ -407,4 +581,18 @@ MESSAGES: dict[str, type[Message]] = {
     "results_offered": ResultsOffered,
     "settled": Settled,
     "receipt_given": ReceiptGiven,
+    "steward_asked": StewardAsked,
+    "steward_agreed": StewardAgreed,
+    "steward_declined": StewardDeclined,
+    "batch_given": BatchGiven,
+    "batch_kept": BatchKept,
+    "batch_unknown": BatchUnknown,
+    "batch_declined": BatchDeclined,
+    "prepare": Prepare,
+    "promised": Promised,
+    "not_promised": NotPromised,
+    "proposed": Proposed,
+    "voted": Voted,
+    "leading": Leading,
+    "outcomes_wanted": OutcomesWanted,
 }

@@ -255,6 +255,11 @@ class Receipt(Struct, frozen=True, kw_only=True):
     digest_key: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
 
 
+def majority_count(contract: Contract) -> int:
+    """Return how many of a contract's stewards decide."""
+    return len(contract.stewards) // 2 + 1
+
+
 def batch_id_of(contract: Signed[Contract]) -> BatchId:
     """Return the id of the batch that `contract` describes."""
     digest = blake3(contract.received, derive_key_context=_CONTRACT_CONTEXT).digest()

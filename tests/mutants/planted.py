@@ -23,7 +23,14 @@ from mutants.hunt import Mutant
 from p2p.liveness import Liveness
 from p2p.redials import Redials
 from scheduler import batch, results, verification
-from scheduler.batch import BATCH_ROW, DECISION_ROW, BatchRow, DecisionRow, TaskProgress
+from scheduler.batch import (
+    BATCH_ROW,
+    DECISION_ROW,
+    BatchRow,
+    DecisionRow,
+    PromiseRow,
+    TaskProgress,
+)
 from scheduler.held_leases import HeldLeases
 from scheduler.leases import LeaseBook
 from scheduler.steward import RoundRow, Steward
@@ -126,10 +133,13 @@ def _stays_in_its_epoch() -> Iterator[None]:
         *,
         rounds: list[RoundRow],
         batches: list[BatchRow],
-        decisions: list[tuple[bytes, DecisionRow]],
+        promises: list[tuple[bytes, PromiseRow]],
+        decisions: list[DecisionRow],
     ) -> list[Effect]:
         before = [RoundRow(round=row.round - 1) for row in rounds]
-        return original(self, rounds=before, batches=batches, decisions=decisions)
+        return original(
+            self, rounds=before, batches=batches, promises=promises, decisions=decisions
+        )
 
     with mock.patch.object(Steward, "on_restarted", on_restarted):
         yield

@@ -526,7 +526,7 @@ def test_too_many_unsettled_results_push_out_the_oldest() -> None:
     _, row, _ = bench.results(bench.begin(0), 0)
     results = Results(signer=OWN.keys, is_reachable=lambda _: True)
     results.on_restarted([(number.to_bytes(4, "big"), row) for number in range(RESULT_ROWS_MAX)])
-    effects = results._keep(ResultRow(steward=STEWARD.peer, lease=lease, results=row.results))
+    effects = results._keep(ResultRow(stewards=(STEWARD.peer,), lease=lease, results=row.results))
 
     assert len(results) == RESULT_ROWS_MAX
     assert Release((0).to_bytes(4, "big")) in effects

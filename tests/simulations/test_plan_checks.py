@@ -78,7 +78,7 @@ def plan_of(*steps: AnyStep, lasts_us: int = 0, absent: tuple[int, ...] = ()) ->
         ),
         (
             [CrashAtEffect(at_us=1, node=0, effect="Send", what="Gossip", restart_after_us=1)],
-            "steps[0].what: no message 'Gossip': BucketSummary",
+            "steps[0].what: no message 'Gossip': BatchDeclined",
         ),
         ([Gray(at_us=1, who=0, drops="Gossip")], "steps[0].drops: no message 'Gossip'"),
         ([Gray(at_us=1, who=0)], "steps[0]: a gray device is slow, stuck, or drops"),

@@ -73,11 +73,16 @@ class StewardBench:
             placements=Placements(sampler=Sampler(rng=Random(3))),
             leases=self.leases,
             candidates=lambda: self.candidates,
+            colleagues=lambda: [],
         )
 
     def start(self) -> StewardBench:
         """Start with an empty store."""
-        self.do(self.steward.on_restarted(rounds=[RoundRow(round=6)], batches=[], decisions=[]))
+        self.do(
+            self.steward.on_restarted(
+                rounds=[RoundRow(round=6)], batches=[], promises=[], decisions=[]
+            )
+        )
         self.do(self.steward.on_round_durable(now_us=self.now_us))
         return self
 

@@ -155,9 +155,8 @@ class Victim:
                 self._note_outcomes(row.value)
 
     def _note_outcomes(self, decision: DecisionRow) -> None:
-        vote = decision.vote.body
-        for index, outcome in vote.outcomes.items():
-            known = self.outcomes.setdefault((vote.batch, index), outcome)
+        for index, outcome in decision.outcomes.items():
+            known = self.outcomes.setdefault((decision.batch, index), outcome)
             assert known == outcome, f"task {index} has two outcomes"
 
 

@@ -1,0 +1,161 @@
+"""Finds the other stewards of a batch: linked devices that agree before they are named.
+
+Three stewards keep a batch, never two: two outlive no more losses than one. Those that agreed are
+named with the store they have; where too few agree, the submitting device keeps the batch alone,
+unless that is not what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scheduler.batch import inline_bytes_of
+from scheduler.ledger import UNDECIDED_INLINE_BYTES_MAX, UNDECIDED_TASKS_MAX
+from scheduler.stewardship import Stewardship
+from wire.answers import RefusalCode, Refused
+from wire.commands import Submit
+from wire.effects import Answer, Effect, Send, SetTimer
+from wire.ids import PeerId
+from wire.membership import Role
+from wire.messages import StewardAgreed, StewardAsked, StewardDeclined
+from wire.tasks import Durability, Steward
+
+STEWARDS_COUNT = 3
+ASKED_MAX = 4  # one or two may decline
+ANSWER_US_MAX = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Colleague:
+    """A linked device that may keep tasks. Better ones have a higher `health`."""
+
+    peer: PeerId
+    name: str
+    health: float
+    region: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConveneDue:
+    """Timer: go on with those who agreed."""
+
+    token: int
+
+
+# Makes the batch of a submission, kept by these besides this device.
+Found = Callable[[int, Submit, tuple[Steward, ...]], list[Effect]]
+
+
+@dataclass(slots=True)
+class _Convening:
+    request: int
+    submit: Submit
+    agreed: list[Steward] = field(default_factory=list)
+    asked: set[PeerId] = field(default_factory=set)
+    declined: dict[PeerId, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, kw_only=True)
+class Convening:
+    """Submissions whose stewards are being asked, and the answers to those of others."""
+
+    office: Stewardship
+    colleagues: Callable[[], list[Colleague]]
+    found: Found
+    _open: dict[int, _Convening] = field(default_factory=dict)
+    _count: int = 0
+
+    def on_submit(self, request: int, submit: Submit) -> list[Effect]:
+        """Find stewards for a submission that is not to be kept here alone."""
+        if submit.durability is not Durability.MESH:
+            return self.found(request, submit, ())
+        chosen = _mixed(self.colleagues())[:ASKED_MAX]
+        if len(chosen) < STEWARDS_COUNT - 1:
+            return self._too_few(_Convening(request, submit), len(chosen))
+        self._count += 1
+        convening = self._open[self._count] = _Convening(request, submit)
+        convening.asked = {one.peer for one in chosen}
+        asked = StewardAsked(
+            token=self._count,
+            tasks_count=len(submit.tasks),
+            input_bytes=sum(map(inline_bytes_of, submit.tasks)),
+        )
+        due = SetTimer(ConveneDue(self._count), ANSWER_US_MAX)
+        return [*(Send(one.peer, asked) for one in chosen), due]
+
+    def on_agreed(self, peer: PeerId, agreed: StewardAgreed) -> list[Effect]:
+        """Name it; with two the batch is made."""
+        convening = self._open.get(agreed.token)
+        if convening is None or peer not in convening.asked:
+            return []
+        convening.asked.discard(peer)
+        convening.agreed.append(Steward(peer, agreed.store))
+        if len(convening.agreed) < STEWARDS_COUNT - 1:
+            return self._end_if_answered(agreed.token)
+        del self._open[agreed.token]
+        return self.found(convening.request, convening.submit, tuple(convening.agreed))
+
+    def on_declined(self, peer: PeerId, declined: StewardDeclined) -> list[Effect]:
+        """One fewer."""
+        convening = self._open.get(declined.token)
+        if convening is None or peer not in convening.asked:
+            return []
+        convening.asked.discard(peer)
+        convening.declined[peer] = declined.reason
+        return self._end_if_answered(declined.token)
+
+    def on_due(self, due: ConveneDue) -> list[Effect]:
+        """Silence declines."""
+        convening = self._open.pop(due.token, None)
+        return [] if convening is None else self._too_few(convening, len(convening.agreed))
+
+    def on_asked(self, peer: PeerId, asked: StewardAsked) -> list[Effect]:
+        """Somebody wants this device to keep a batch with it."""
+        ledger = self.office.ledger
+        rules = (
+            (self.office.is_stopping, "it is stopping"),
+            (not self.office.may(self.office.own, Role.STEWARD), "it may not keep tasks"),
+            (not self.office.may(peer, Role.SUBMITTER), "it takes none of who may not submit"),
+            (
+                ledger.undecided_tasks_count + asked.tasks_count > UNDECIDED_TASKS_MAX,
+                "it keeps too many tasks that are not finished",
+            ),
+            (
+                ledger.inline_bytes + asked.input_bytes > UNDECIDED_INLINE_BYTES_MAX,
+                "it keeps too many bytes of input",
+            ),
+        )
+        reason = next((text for applies, text in rules if applies), None)
+        if reason is not None:
+            return [Send(peer, StewardDeclined(token=asked.token, reason=reason))]
+        return [Send(peer, StewardAgreed(token=asked.token, store=self.office.store))]
+
+    def _end_if_answered(self, token: int) -> list[Effect]:
+        convening = self._open[token]
+        if convening.asked:
+            return []
+        del self._open[token]
+        return self._too_few(convening, len(convening.agreed))
+
+    def _too_few(self, convening: _Convening, count: int) -> list[Effect]:
+        reasons = sorted(set(convening.declined.values()))
+        because = f" ({'; '.join(reasons)})" if reasons else ""
+        refused = Refused(
+            code=RefusalCode.REFUSED,
+            message=f"durability mesh needs {STEWARDS_COUNT} devices that keep the task: "
+            f"{count} besides this one would{because}",
+            hint="link more devices with the role steward, or submit with --durability local",
+        )
+        return [Answer(convening.request, refused)]
+
+
+def _mixed(colleagues: list[Colleague]) -> list[Colleague]:
+    """Return the best first, one of each region before a second one of any."""
+    seen: dict[str | None, int] = {}
+    turns: list[tuple[int, Colleague]] = []
+    for one in sorted(colleagues, key=lambda one: (-one.health, one.peer)):
+        turns.append((seen.get(one.region, 0), one))
+        if one.region is not None:
+            seen[one.region] = seen.get(one.region, 0) + 1
+    return [one for _, one in sorted(turns, key=lambda turn: turn[0])]
