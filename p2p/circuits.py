@@ -32,6 +32,7 @@ from wire.ids import PeerId, peer_text
 
 INCOMING_MAX: Final = 32  # circuits that lead here
 SETUP_S_MAX: Final = 10.0
+ANSWER_S_MAX: Final = 3.0  # of a relay: then the next one is asked
 CLEANUP_S: Final = 1.0
 
 log = structlog.get_logger()
@@ -61,10 +62,17 @@ class Circuits:
     async def open(self, relay: PeerId, target: PeerId, network_key: int = 0) -> CircuitConnection:
         """Return a connection to `target` that `relay` carries; nothing is spoken on it yet.
 
-        `network_key` is the number of the key to speak under. Raises CircuitRefused and what
-        opening a stream raises. The timeout is the caller's.
+        `network_key` is the number of the key to speak under. Raises CircuitRefused, also if it
+        does not answer within `ANSWER_S_MAX`, and what opening a stream raises.
         """
         keys = self._network_keys()[network_key : network_key + 1]
+        try:
+            with trio.fail_after(ANSWER_S_MAX):
+                return CircuitConnection(await self._ask(relay, target), keys)
+        except trio.TooSlowError as error:
+            raise CircuitRefused(f"{peer_text(relay)} does not answer") from error
+
+    async def _ask(self, relay: PeerId, target: PeerId) -> Stream:
         stream = await self._open_stream(relay, HOP)
         is_open = False
         try:
@@ -79,7 +87,7 @@ class Circuits:
             if not is_open:
                 with trio.move_on_after(CLEANUP_S, shield=True):
                     await stream.reset()
-        return CircuitConnection(stream, keys)
+        return stream
 
     async def serve(self, stream: Stream) -> None:
         """Take a circuit that the relay at the other end of `stream` brings."""

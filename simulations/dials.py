@@ -23,6 +23,7 @@ from wire.membership import check_chain
 from wire.messages import Hello, LinkRefused, RefusalReason
 
 DIAL_ROUND_TRIPS = 6
+RELAY_ANSWER_US_MAX = 3_000_000  # `p2p.circuits`
 SYN_AGAIN_US = 1_000_000  # and then twice as late each time (RFC 6298, section 5.7)
 FULL = LinkRefused(reason=RefusalReason.TOO_MANY_LINKS)
 
@@ -70,11 +71,13 @@ class Dials:
         self, dialler: Endpoint, boot: int, answering: Endpoint, via: list[PeerId], until_us: int
     ) -> None:
         """Ask the next of `via` to carry the link."""
+        if dialler.boot != boot or not dialler.is_running:
+            return
         origin, target = dialler.peer, answering.peer
         engine, paths = self._fabric.engine, self._fabric.paths
         while via and not self._links.is_linked_directly(origin, via[0]):
             del via[0]
-        if not via:
+        if not via or engine.now_us >= until_us:
             fail = partial(self._fail, dialler, boot, target)
             fail("nobody carries a link to it", after_us=0)
             return
@@ -84,8 +87,8 @@ class Dials:
             if dialler.boot != boot or not dialler.is_running:
                 return
             if not self._fabric.are_answering(relay.peer):
-                reason, late_us = "no answer in time", max(0, until_us - engine.now_us)
-                self._fail(dialler, boot, target, reason, after_us=late_us)
+                ask_another = partial(self._ask, dialler, boot, answering, others, until_us)
+                engine.after(RELAY_ANSWER_US_MAX, ask_another)
             elif self._links.circuit_refusal(origin, relay.peer, target) is not None:
                 self._fabric.counts["network.circuit_refused"] += 1
                 self._ask(dialler, boot, answering, others, until_us)

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 import trio
-from support.hosts import config, running, until
+from support.hosts import NETWORK_KEY, config, running, until
 from support.linked import Linked, beats, linking
 from support.meshes import Device, keys_of, small_mesh
 
@@ -217,6 +217,35 @@ async def test_a_relay_refuses_with_its_reason() -> None:
         assert a.seen(LinkUp)[-1].via == relay.peer
         assert relay.carried("s_refused_total") == 5
         assert full.carried("s_refused_total") == 2
+
+
+async def test_a_relay_that_does_not_answer_is_passed_over() -> None:
+    async with devices(SMALLER, LARGER, RELAY, SECOND) as (a, b, silent, relay):
+        for one in (a, b):
+            await one.link(silent, relay)
+
+        async def say_nothing(stream: Stream) -> None:
+            del stream
+            await trio.sleep_forever()
+
+        silent.real.serve(HOP, say_nothing, members_only=True)
+        await a.link_through(b, silent, relay)
+        assert a.seen(LinkUp)[-1].via == relay.peer
+
+
+async def test_links_go_through_while_the_network_key_is_rolled() -> None:
+    async with devices(SMALLER, LARGER, RELAY) as (a, b, relay):
+        await a.link(relay)
+        await b.link(relay)
+        old, new = NETWORK_KEY, bytes(32)
+        a.real.use_network_keys((new, old))  # it has heard of the new one, and the other has not
+        await a.link_through(b, relay)
+        assert a.seen(LinkUp)[-1].via == relay.peer
+        b.links.hangup(a.peer, "once more")
+        await a.wait_for(LinkDown)
+        b.real.use_network_keys((new, old))
+        await b.link_through(a, relay)
+        assert b.seen(LinkUp)[-1].via == relay.peer
 
 
 async def test_there_are_no_chains() -> None:

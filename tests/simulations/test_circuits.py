@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from support.scripted_nodes import Stage
 
 from p2p.circuit_book import CircuitLimits
+from simulations.dials import RELAY_ANSWER_US_MAX
 from simulations.discovery import Discovery
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
@@ -215,3 +216,13 @@ def test_two_who_dial_each_other_through_a_third_hear_of_one_link() -> None:
     here.world.run_for(US_PER_S)
     for node in (0, 1):
         assert [type(event) for event in here.nodes[node].events()] == [LinkUp]
+
+
+def test_a_relay_that_stalls_is_passed_over() -> None:
+    here = stage(NATTED, (0, FOURTH), (1, FOURTH))
+    here.world.freeze(THIRD)
+    dial_through(here, 0, 1, THIRD, FOURTH)
+    here.world.run_for(RELAY_ANSWER_US_MAX)
+    assert not are_linked(here, 0, 1)
+    here.world.run_for(US_PER_S)
+    assert are_linked(here, 0, 1)
