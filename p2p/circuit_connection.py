@@ -27,7 +27,8 @@ class CircuitConnection(PrivateConnection):
         super().__init__(network_keys)
         self._stream = stream
         self._is_over = False
-        self.ended = trio.Event()
+        self._reading = trio.CancelScope()
+        self._is_closed = False
 
     @property
     def relay(self) -> PeerId:
@@ -35,12 +36,14 @@ class CircuitConnection(PrivateConnection):
         return self._stream.peer
 
     async def _receive(self) -> bytes:
-        if self._is_over:
-            return b""
-        try:
-            return await self._stream.receive_some(READ_BYTES_MAX)
-        except StreamBroken as error:
-            raise ConnectionClosedError("the circuit was reset") from error
+        received = b""
+        if not self._is_over:
+            with trio.CancelScope() as self._reading:
+                try:
+                    received = await self._stream.receive_some(READ_BYTES_MAX)
+                except StreamBroken as error:
+                    raise ConnectionClosedError("the circuit was reset") from error
+        return received
 
     async def _send(self, rest: memoryview) -> None:
         if self._is_over:
@@ -58,9 +61,9 @@ class CircuitConnection(PrivateConnection):
     async def close(self) -> None:
         """Finish sending, which ends the circuit at its relay; a second time does nothing."""
         self.abort()
-        if self.ended.is_set():
+        if self._is_closed:
             return
-        self.ended.set()
+        self._is_closed = True
         with trio.move_on_after(CLEANUP_S, shield=True) as patience:
             await self._stream.aclose()
         if patience.cancelled_caught:
@@ -68,8 +71,9 @@ class CircuitConnection(PrivateConnection):
                 await self._stream.reset()
 
     def abort(self) -> None:
-        """Neither read nor write any more; whoever serves the connection closes it."""
+        """Neither read nor write any more, and wake who reads; whoever serves it closes it."""
         self._is_over = True
+        self._reading.cancel()
 
     def get_remote_address(self) -> tuple[str, int] | None:
         """Return None: nobody sees where the device is."""

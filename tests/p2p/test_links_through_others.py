@@ -23,6 +23,7 @@ from p2p.circuit_messages import (
     STOP,
     hop_connect,
     hop_status,
+    read_hop_connect,
     read_hop_status,
     read_stop_status,
     stop_connect,
@@ -270,6 +271,7 @@ async def test_a_relay_can_pass_off_nobody_for_another() -> None:
         assert connected == {relay.peer}
 
         async def lead_to_the_wrong_one(source: Stream) -> None:
+            assert await read_hop_connect(source) == SECOND.peer
             far = await relay.real.open_stream(b.peer, STOP)
             await far.send_all(stop_connect(source.peer))
             assert await read_stop_status(far) == OK
@@ -282,8 +284,30 @@ async def test_a_relay_can_pass_off_nobody_for_another() -> None:
         await a.dial_through(SECOND.peer, relay)
         [failed] = a.seen(DialFailed)
         assert failed.peer == SECOND.peer
+        assert "another device answers there" in failed.reason
         assert a.links.peers == {relay.peer}
         assert a.real.connected() == {relay.peer}
+
+
+async def test_a_circuit_of_another_than_the_relay_named_is_closed() -> None:
+    async with devices(SMALLER, LARGER, RELAY) as (a, b, relay):
+        await relay.link(a, b)
+
+        async def name_another(source: Stream) -> None:
+            assert await read_hop_connect(source) == b.peer
+            far = await relay.real.open_stream(b.peer, STOP)
+            await far.send_all(stop_connect(SECOND.peer))
+            assert await read_stop_status(far) == OK
+            await source.send_all(hop_status(OK))
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_pump, source, far, nursery.cancel_scope)
+                nursery.start_soon(_pump, far, source, nursery.cancel_scope)
+
+        relay.real.serve(HOP, name_another, members_only=True)
+        await a.link_through(b, relay)
+        await until(lambda: b.real.connected() == {relay.peer})
+        assert a.peer not in b.links.peers
+        assert a.seen(DialFailed) or a.seen(LinkDown)
 
 
 async def test_strangers_and_the_banned_get_no_circuit() -> None:
@@ -295,6 +319,11 @@ async def test_strangers_and_the_banned_get_no_circuit() -> None:
         with pytest.raises(StreamBroken):
             await read_hop_status(stream)
         await a.link(relay)
+        b.links.hangup(relay.peer, "for now")
+        await until(lambda: b.peer not in relay.real.connected())
+        await relay.real.connect(b.peer, b.real.addresses)  # but no papers were shown
+        assert await ask(a, relay, hop_connect(b.peer)) == NO_RESERVATION
+        await b.link(relay)
         b.judge.ban(a.peer, for_s=60)
         assert await ask(a, relay, hop_connect(b.peer)) == CONNECTION_FAILED
         assert a.peer not in b.real.connected()
