@@ -54,6 +54,7 @@ from simulations.steps import (
     Worsen,
 )
 from wire.membership import Role
+from wire.tasks import Durability
 
 NODES_MIN = 3
 NODES_MAX = 7
@@ -166,6 +167,7 @@ def _submissions(rng: Random, submitters: list[int]) -> list[Submit]:
             work_us=rng.randrange(10_000, 3 * US_PER_S),
             output_bytes=rng.choice((0, 64, 100_000)),
             deadline_us=rng.choice((5, 60, 3_600, 3_600)) * US_PER_S,
+            durability=rng.choice((Durability.LOCAL, Durability.MESH)),
         )
         for _ in range(rng.randrange(1, 4))
     ]
