@@ -26,14 +26,20 @@ from scheduler import batch, results, verification
 from scheduler.batch import (
     BATCH_ROW,
     DECISION_ROW,
+    Batch,
     BatchRow,
     DecisionRow,
     PromiseRow,
     TaskProgress,
 )
 from scheduler.held_leases import HeldLeases
+from scheduler.leadership import Leadership
 from scheduler.leases import LeaseBook
+from scheduler.paxos import Acceptor, Proposer
+from scheduler.proposals import Proposals, Then
+from scheduler.register import DecisionDurable, Register
 from scheduler.steward import RoundRow, Steward
+from scheduler.submission import BatchDurable, Submissions
 from simulations import contents
 from simulations.budget import Budget
 from simulations.device import HostSettings
@@ -52,12 +58,13 @@ from simulations.steps import (
     Submit,
 )
 from telemetry import Breaker, Measured, Sample
-from wire.effects import Effect, Persist, Send
+from wire.effects import Effect, Persist, Row, Send, SetTimer
 from wire.ids import PeerId
 from wire.messages import Heartbeat, HeartbeatAcknowledged
-from wire.tasks import ProvenResult, Result
+from wire.tasks import Durability, ProvenResult, Result
 
 SUBMITTER = 1
+MESH = Durability.MESH
 WORK_US = 1_500_000
 SUBMIT_US = 3 * US_PER_S
 
@@ -123,6 +130,33 @@ def _unproven_result(proven: ProvenResult) -> Result:
     return msgspec.msgpack.decode(proven.received, type=Result)
 
 
+def _accepts_alone() -> AbstractContextManager[object]:
+    """Take the word of this disk for that of a majority."""
+
+    def on_batch_durable(
+        submissions: Submissions, durable: BatchDurable, *, now_us: int
+    ) -> list[Effect]:
+        kept = submissions.office.ledger.batches[durable.batch]
+        kept.is_durable = True
+        return [
+            *submissions.replication.give(kept),
+            *submissions._accept(kept, durable.request, now_us=now_us),
+        ]
+
+    return mock.patch.object(Submissions, "on_batch_durable", on_batch_durable)
+
+
+def _fetches_no_output() -> AbstractContextManager[object]:
+    """Vote for a result on another steward's word alone."""
+
+    def fetch(
+        _: Proposals, __: object, kept: Batch, row: DecisionRow, *, taken: Then, lost: object = None
+    ) -> list[Effect]:
+        return taken(kept, row)
+
+    return mock.patch.object(Proposals, "fetch", fetch)
+
+
 @contextmanager
 def _stays_in_its_epoch() -> Iterator[None]:
     """Restart in the epoch of before."""
@@ -169,9 +203,20 @@ def _believes_any_signature() -> Iterator[None]:
 
 @contextmanager
 def _votes_again() -> Iterator[None]:
-    """Take a task whose outcome is on its way to the disk for an open one."""
+    """Propose a second outcome while the first is on its way to the disk."""
     is_open = property(lambda task: task.decided is None)
-    with mock.patch.object(TaskProgress, "is_open", is_open):
+
+    def write(register: Register, row: DecisionRow) -> list[Effect]:
+        register._writing[row.key] = row
+        durable = SetTimer(DecisionDurable(row.key), 0)
+        return [Persist((Row(DECISION_ROW, row.key, row),), (durable,))]
+
+    with (
+        mock.patch.object(TaskProgress, "is_open", is_open),
+        mock.patch.object(Register, "_write", write),
+        mock.patch.object(Proposer, "propose", lambda _, wanted: wanted),
+        mock.patch.object(Acceptor, "vote", _always(None)),
+    ):
         yield
 
 
@@ -203,6 +248,38 @@ def _executor_gone(seed: int) -> Plan:
 def _split(seed: int) -> Plan:
     split = Split(at_us=SUBMIT_US, groups=((SUBMITTER,), (0, 2)), for_us=40 * US_PER_S)
     return _plan(seed, split)
+
+
+def _submitter_burns(seed: int) -> Plan:
+    """Three of five devices keep a batch, and one is gone for good soon after it was accepted."""
+    burns = Crash(at_us=SUBMIT_US + US_PER_S, who=SUBMITTER, disk=DiskFate.LOSE_ALL)
+    kept = Submit(at_us=SUBMIT_US, node=SUBMITTER, count=8, work_us=WORK_US, durability=MESH)
+    return _plan(seed, node_count=5, roles={}, steps=(kept, burns))
+
+
+def _executor_burns(seed: int) -> Plan:
+    """Outputs that are blobs, which the submitting device and then nobody else would have."""
+    kept = Submit(
+        at_us=SUBMIT_US,
+        node=SUBMITTER,
+        count=8,
+        work_us=WORK_US,
+        output_bytes=100_000,
+        durability=MESH,
+    )
+    burns = (
+        Crash(at_us=SUBMIT_US + 6 * US_PER_S, who=node, disk=DiskFate.LOSE_ALL)
+        for node in (SUBMITTER, 0)
+    )
+    return _plan(seed, node_count=5, roles={}, steps=(kept, *burns))
+
+
+def _kept_and_cut_off(seed: int) -> Plan:
+    """The submitting device hears nobody while its batch is on the way to the others, and burns."""
+    kept = Submit(at_us=SUBMIT_US, node=SUBMITTER, count=8, work_us=WORK_US, durability=MESH)
+    split = Split(at_us=SUBMIT_US + 11_000, groups=((SUBMITTER,),), for_us=US_PER_S)
+    burns = Crash(at_us=SUBMIT_US + 500_000, who=SUBMITTER, disk=DiskFate.LOSE_ALL)
+    return _plan(seed, node_count=5, roles={}, steps=(kept, split, burns))
 
 
 def _stalled(seed: int) -> Plan:
@@ -340,6 +417,24 @@ MUTANTS = (
         plan=_stalled,
         plant=_instead(Liveness, "steady_us", _always(0)),
         found_by=("not within 90 s: L1",),
+    ),
+    Mutant(
+        name="never takes over from a steward that is gone",
+        plan=_submitter_burns,
+        plant=_instead(Leadership, "prepare", _always([])),
+        found_by=("not within 60 s: L2",),
+    ),
+    Mutant(
+        name="accepts for three stewards what it alone keeps",
+        plan=_kept_and_cut_off,
+        plant=_accepts_alone,
+        found_by=("not within 60 s: L2", "S1"),
+    ),
+    Mutant(
+        name="votes for outputs that it does not hold",
+        plan=_executor_burns,
+        plant=_fetches_no_output,
+        found_by=("S1", "S3"),
     ),
     Mutant(
         name="answers answers",
