@@ -1,0 +1,70 @@
+"""Real daemons that keep a batch together: whoever submitted it may be killed."""
+
+from __future__ import annotations
+
+import pytest
+from support.daemons import Daemons, Device, await_linked, await_ready
+from support.wasm import example
+
+from meshd.client import TaskInput
+from meshd.control_errors import CommandRefused
+from scheduler.receipt import verify_receipt
+from wire.ids import mesh_from_text
+from wire.keys import Ed25519Verifier
+
+TASKS_COUNT = 12
+SAID = b"said\n"
+
+
+@pytest.fixture
+def four(daemons: Daemons) -> list[Device]:
+    """Return four devices, all linked; the first invited the others."""
+    first = daemons.start("attic")
+    await_ready(first)
+    devices = [first, *daemons.start_joined(first, ["garage", "kitchen", "porch"])]
+    await_linked(*devices)
+    return devices
+
+
+def inputs() -> list[TaskInput]:
+    return [TaskInput(args=[str(number)], stdin=SAID) for number in range(TASKS_COUNT)]
+
+
+def assert_proven(device: Device, task: str) -> None:
+    """Check that a device has a task's output, and a receipt that a stranger accepts."""
+    output = device.result(task)
+    assert output.endswith(SAID)
+    verdict = verify_receipt(
+        device.receipt(task),
+        verifier=Ed25519Verifier(),
+        mesh=mesh_from_text(str(device.ask("status")["mesh"])),
+        result=output,
+    )
+    assert verdict.is_good
+    assert (verdict.facts.durability, verdict.facts.stewards_count) == ("mesh", 3)
+    assert verdict.facts.stewards is not None
+    assert len(verdict.facts.stewards) >= 2
+
+
+def test_what_was_accepted_is_finished_by_others_when_its_device_is_killed(
+    four: list[Device],
+) -> None:
+    first, *others = four
+    accepted = first.client.submit(example("faults/echo"), inputs(), durability="mesh")
+    assert accepted["durability"] == "mesh"
+    stewards = [device for device in others if device.id in accepted["stewards"]]
+    assert len(stewards) == 2
+    first.kill()
+    tasks = [str(task) for task in accepted["tasks"]]
+    for device in stewards:
+        for task in tasks:
+            assert device.wait(task)["outcome"] == "result"
+            assert_proven(device, task)
+
+
+def test_a_lone_device_refuses_to_keep_a_task_as_three_would(daemons: Daemons) -> None:
+    alone = daemons.start("cellar")
+    await_ready(alone)
+    with pytest.raises(CommandRefused) as refused:
+        alone.client.submit(example("faults/echo"), inputs(), durability="mesh")
+    assert "durability mesh needs 3 devices" in str(refused.value)
