@@ -11,7 +11,8 @@ A subject refutes by naming others: it names no one whom it does not hear, or wh
 not hear it. A device that stood still (suspended, swapped out, starved) says nothing about others,
 and names nobody, until it has run for some seconds; and one that was silent must be heard without a
 gap for two seconds before its observer takes the accusation back. So what wakes up for a moment now
-and then stays dead to all until it is well, and accuses nobody.
+and then stays dead to all until it is well, and accuses nobody. Whoever is late itself, as on a
+machine with too much to do, waits longer for others.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from wire.records import SILENT_MAX, RecordKind, Watch
 OBSERVERS_COUNT = 6
 SUSPECT_US = 2_500_000
 STEADY_US_MIN = 2_000_000
+LENIENCE = 3
+LATENESS_LASTS_US = 10_000_000
 STOOD_STILL_US = 1_000_000
 RECOVERY_US = 3_000_000  # after standing still
 PUBLISH_EVERY_US = 1_000_000
@@ -71,6 +74,8 @@ class FailureDetector:
     _last_link_us: int = 0
     _recovers_us: int = 0  # this device stood still, and is not sure of itself before
     _due_us: int | None = None
+    _lateness_us: int = 0  # the worst of late of its own timer
+    _lateness_until_us: int = 0
 
     def on_link_up(self, peer: PeerId, *, is_relayed: bool = False, now_us: int) -> list[Effect]:
         """It may become an observer. The link's liveness knows of it already."""
@@ -102,6 +107,7 @@ class FailureDetector:
         """Return what to say, None if it is what was said last, and the next timer."""
         late_us = 0 if self._due_us is None else now_us - self._due_us
         self._due_us = None
+        self._note_lateness(late_us, now_us=now_us)
         self._excuse(late_us, now_us=now_us)
         self._look_around(now_us=now_us)
         wanted = self._wanted(now_us=now_us)
@@ -141,6 +147,15 @@ class FailureDetector:
         settled_us = self._last_link_us + FIRST_SETTLE_US
         return min(settled_us, self._first_link_us + FIRST_SETTLE_US_MAX)
 
+    def _note_lateness(self, late_us: int, *, now_us: int) -> None:
+        if late_us >= self._lateness_us or now_us >= self._lateness_until_us:
+            self._lateness_us, self._lateness_until_us = late_us, now_us + LATENESS_LASTS_US
+
+    @property
+    def _suspect_us(self) -> int:
+        """How long a silence is suspicious: longer where this device itself is behind."""
+        return SUSPECT_US + LENIENCE * min(self._lateness_us, STOOD_STILL_US)
+
     def _excuse(self, late_us: int, *, now_us: int) -> None:
         """Do not take time that this device did not live through for silence of others."""
         if late_us < STOOD_STILL_US:
@@ -175,7 +190,7 @@ class FailureDetector:
             return self.watch
         for peer, subject in self._subjects.items():
             silence_us = now_us - self._heard_us(peer, subject)
-            if silence_us >= SUSPECT_US:
+            if silence_us >= self._suspect_us:
                 subject.is_accused = True
             elif self.liveness.steady_us(peer) >= STEADY_US_MIN:
                 subject.is_accused = False
@@ -189,7 +204,7 @@ class FailureDetector:
     def _observers(self, *, now_us: int) -> tuple[PeerId, ...]:
         for peer in self.watch.observers:
             heard_us = self.liveness.heard_us(peer)
-            if heard_us is not None and now_us - heard_us >= SUSPECT_US:
+            if heard_us is not None and now_us - heard_us >= self._suspect_us:
                 self._distrusted_until_us[peer] = now_us + DISTRUST_US
         here = [peer for peer in self.links if self._is_here(peer)]
         fit = [peer for peer in here if self._is_fit(peer, now_us=now_us)]
@@ -226,11 +241,11 @@ class FailureDetector:
             if subject.is_accused:
                 dues_us.append(now_us + RECHECK_US)
             else:
-                dues_us.append(self._heard_us(peer, subject) + SUSPECT_US)
+                dues_us.append(self._heard_us(peer, subject) + self._suspect_us)
         for peer in self.watch.observers:
             heard_us = self.liveness.heard_us(peer)
-            if heard_us is not None and now_us - heard_us < SUSPECT_US:
-                dues_us.append(heard_us + SUSPECT_US)
+            if heard_us is not None and now_us - heard_us < self._suspect_us:
+                dues_us.append(heard_us + self._suspect_us)
         if is_waiting:
             dues_us.append(self._may_say_us)
         return min(dues_us, default=None)

@@ -12,11 +12,14 @@ from p2p.failure_detector import (
     DISTRUST_US,
     FIRST_SETTLE_US,
     FIRST_SETTLE_US_MAX,
+    LATENESS_LASTS_US,
+    LENIENCE,
     OBSERVERS_COUNT,
     PUBLISH_EVERY_US,
     RECOVERY_US,
     SETTLE_US,
     STEADY_US_MIN,
+    STOOD_STILL_US,
     SUSPECT_US,
     FailureDetector,
     WatchDue,
@@ -133,6 +136,14 @@ class Bench:
 
     def hung_up(self, duration_us: int) -> set[PeerId]:
         return {effect.peer for effect in self.beat(duration_us) if isinstance(effect, Hangup)}
+
+    def stand_still_from_due(self, late_us: int) -> None:
+        """Handle the timer that is due next so much too late; others are heard meanwhile."""
+        assert self._due_us is not None
+        self.now_us = self._due_us + late_us
+        for peer in self.links:
+            self.liveness.on_heard(peer, now_us=self.now_us)
+        self.fire()
 
     def stand_still(self, duration_us: int) -> None:
         """Let time pass in which nothing is handled, then the timer that was due meanwhile."""
@@ -305,7 +316,30 @@ def test_a_device_that_stood_still_accuses_nobody_and_names_nobody_until_it_has_
     assert bench.detector.watch == before
     assert bench.run(RECOVERY_US + US_PER_S) == []
     bench.mute.add(bench.peers[0])
-    assert bench.run(SUSPECT_US + US_PER_S)[0].silent == (bench.peers[0],)
+    lenient_us = SUSPECT_US + LENIENCE * STOOD_STILL_US
+    assert bench.run(lenient_us + US_PER_S)[0].silent == (bench.peers[0],)
+
+
+def test_a_device_that_is_behind_gives_others_more_time_for_a_while() -> None:
+    late_us = STOOD_STILL_US - 200_000  # not long enough to be excused for
+    for is_behind, silence_us in ((False, SUSPECT_US), (True, SUSPECT_US + LENIENCE * late_us)):
+        bench = Bench()
+        bench.link(*bench.peers[:3])
+        bench.names(bench.devices[0], bench.own)
+        bench.run(2 * US_PER_S)
+        if is_behind:
+            bench.stand_still_from_due(late_us)
+        bench.mute.add(bench.peers[0])
+        began_us = bench.now_us
+        while not bench.detector.watch.silent:
+            bench.run(100_000)
+        assert abs(bench.now_us - began_us - silence_us) <= 300_000
+    bench.mute.clear()
+    bench.run(LATENESS_LASTS_US + 3 * US_PER_S)
+    assert not bench.detector.watch.silent
+    bench.mute.add(bench.peers[0])
+    bench.run(SUSPECT_US + 300_000)
+    assert bench.detector.watch.silent
 
 
 def test_a_device_that_all_accuse_when_it_starts_names_them_all_the_same() -> None:
