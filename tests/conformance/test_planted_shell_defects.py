@@ -74,6 +74,9 @@ class RingsReplacedTimers(Mailbox):
         self._current.update({key: version for _, version, key in self._timers[:1]})
         return super()._pop_due()
 
+    def _next_due_s(self) -> float:
+        return self._timers[0][0] if self._timers else float("inf")
+
 
 class RingsEarly(Mailbox):
     """Rounds timers down to milliseconds, those of less than one excepted: they would never end."""
