@@ -219,7 +219,7 @@ def test_a_capability_that_nobody_provides_says_who_came_closest(device: Device)
         103, "no device provides type:toaster", "closest is desk, which lacks type:toaster"
     )
     typed("meshctl", "submit", ECHO, "--durability", "mesh", home=device.home).complaint(
-        102, "needs three devices", "--durability local"
+        102, "needs 3 devices", "--durability local"
     )
 
 
