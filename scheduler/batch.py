@@ -94,9 +94,7 @@ class DecisionRow(Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> bytes:
         """The key of this row. In an epoch an index is proposed once, so no other row has it."""
-        move, round_, rank = self.epoch.move, self.epoch.round, self.epoch.rank
-        place = (move.to_bytes(4, "big"), round_.to_bytes(4, "big"), rank.to_bytes(1, "big"))
-        return self.batch + b"".join(place) + min(self.outcomes).to_bytes(2, "big")
+        return decision_key(self.votes[0].body)
 
 
 class Decided(Struct, frozen=True, kw_only=True):
@@ -347,6 +345,13 @@ _DECISIONS = {
 def inline_bytes_of(task: Task) -> int:
     """Return how many bytes of a task's input are in the task itself."""
     return 0 if task.input.inline is None else len(task.input.inline)
+
+
+def decision_key(vote: Vote) -> bytes:
+    """Return the key of the row of a vote: batch, epoch and first index."""
+    epoch = vote.epoch
+    numbers = (epoch.move.to_bytes(4, "big"), epoch.round.to_bytes(4, "big"), bytes([epoch.rank]))
+    return vote.batch + b"".join(numbers) + min(vote.outcomes).to_bytes(2, "big")
 
 
 def _decided(row: DecisionRow, index: int, outcome: Outcome) -> Decided:

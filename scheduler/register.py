@@ -14,7 +14,7 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from scheduler.batch import DECISION_ROW, Batch, DecisionRow
+from scheduler.batch import DECISION_ROW, Batch, DecisionRow, decision_key
 from scheduler.paxos import Ballot
 from scheduler.stewardship import Stewardship
 from wire.effects import Effect, Persist, Row, SetTimer
@@ -51,6 +51,7 @@ class DecisionDurable:
 class ProposalRetry:
     """Timer: ask those again who have not voted."""
 
+    batch: BatchId
     key: bytes
 
 
@@ -61,7 +62,8 @@ class Register:
     office: Stewardship
     _writing: dict[bytes, DecisionRow] = field(default_factory=dict)
     _to_write: dict[bytes, DecisionRow] = field(default_factory=dict)  # after what is being written
-    _voted: dict[bytes, DecisionRow] = field(default_factory=dict)  # here, without a majority yet
+    # What was voted for here and has no majority yet: by batch, then by key.
+    _voted: dict[BatchId, dict[bytes, DecisionRow]] = field(default_factory=dict)
     _retry_us: dict[bytes, int] = field(default_factory=dict)  # of what was proposed here
 
     # --- proposing --------------------------------------------------------------------------
@@ -122,12 +124,12 @@ class Register:
                     if before is None or before.epoch < row.epoch:
                         batch.acceptor.votes[index] = Ballot(row.epoch, outcome)
                 if len(row.votes) < batch.majority_count:
-                    self._voted[row.key] = row
+                    self._keep(row)
 
     def voted(self, batch: BatchId) -> list[DecisionRow]:
         """Return what this steward has voted for in a batch and is not known to be decided."""
-        rows = {**self._voted, **self._writing}
-        return [row for row in rows.values() if row.batch == batch]
+        writing = {key: row for key, row in self._writing.items() if row.batch == batch}
+        return list({**self._voted.get(batch, {}), **writing}.values())
 
     def highest(self, batch: Batch) -> list[DecisionRow]:
         """Return of these what holds the highest vote of some task."""
@@ -142,13 +144,11 @@ class Register:
         """Forget votes whose tasks were all decided otherwise."""
         over = [
             row.key
-            for row in self._voted.values()
-            if row.batch == batch.batch
-            and all(batch.progress[index].decided is not None for index in row.outcomes)
+            for row in self._voted.get(batch.batch, {}).values()
+            if all(batch.progress[index].decided is not None for index in row.outcomes)
         ]
         for key in over:
-            self._voted.pop(key, None)
-            self._retry_us.pop(key, None)
+            self._forget(batch.batch, key)
         return [Persist(tuple(Row(DECISION_ROW, key, None) for key in over))] if over else []
 
     # --- what happens -----------------------------------------------------------------------
@@ -168,7 +168,7 @@ class Register:
             return None, []
         proposer = batch.contract.body.stewards[row.epoch.rank].peer
         is_decided = len(row.votes) >= batch.majority_count
-        self._voted[row.key] = row
+        self._keep(row)
         effects: list[Effect] = []
         if proposer != self.office.own:
             own = [vote for vote in row.votes if vote.signer == self.office.own]
@@ -178,16 +178,16 @@ class Register:
             effects += self._tell(batch, row)
             if not is_decided:
                 self._retry_us[row.key] = PROPOSAL_RETRY_FIRST_US
-                effects.append(SetTimer(ProposalRetry(row.key), PROPOSAL_RETRY_FIRST_US))
+                effects.append(SetTimer(ProposalRetry(row.batch, row.key), PROPOSAL_RETRY_FIRST_US))
         if not is_decided:
             return None, effects
-        self._voted.pop(row.key)
-        self._retry_us.pop(row.key, None)
+        self._forget(row.batch, row.key)
         return row, effects
 
     def on_voted(self, peer: PeerId, vote: Signed[Vote]) -> list[Effect]:
         """Count a vote for what was proposed here."""
-        row, batch = self._proposal_of(vote)
+        batch = self.office.batch(vote.body.batch)
+        row = self._voted.get(vote.body.batch, {}).get(decision_key(vote.body))
         if row is None or batch is None or batch.proposer is None:
             return []
         named = Steward(vote.signer, vote.body.store)
@@ -195,14 +195,15 @@ class Register:
         is_good = vote.signer == peer and named in stewards and vote.body.outcomes == row.outcomes
         if not is_good or any(one.signer == peer for one in row.votes):
             return []
-        row = self._voted[row.key] = replace(row, votes=(*row.votes, vote))
+        row = replace(row, votes=(*row.votes, vote))
+        self._keep(row)
         chosen = batch.proposer.on_vote(stewards.index(named), row.outcomes)
         return self._write(row) if chosen else []
 
     def on_retry(self, retry: ProposalRetry) -> list[Effect]:
         """Ask again, less and less often."""
-        row = self._voted.get(retry.key)
-        batch = None if row is None else self.office.batch(row.batch)
+        batch = self.office.batch(retry.batch)
+        row = self._voted.get(retry.batch, {}).get(retry.key)
         if row is None or batch is None or retry.key not in self._retry_us:
             return []
         pause_us = min(2 * self._retry_us[retry.key], PROPOSAL_RETRY_MAX_US)
@@ -257,11 +258,15 @@ class Register:
         self._writing[key] = row
         return [Persist((Row(DECISION_ROW, key, row),), (SetTimer(DecisionDurable(key), 0),))]
 
-    def _proposal_of(self, vote: Signed[Vote]) -> tuple[DecisionRow | None, Batch | None]:
-        for row in self.voted(vote.body.batch):
-            if row.epoch == vote.body.epoch and row.outcomes == vote.body.outcomes:
-                return row, self.office.batch(row.batch)
-        return None, None
+    def _keep(self, row: DecisionRow) -> None:
+        self._voted.setdefault(row.batch, {})[row.key] = row
+
+    def _forget(self, batch: BatchId, key: bytes) -> None:
+        self._retry_us.pop(key, None)
+        rows = self._voted.get(batch, {})
+        rows.pop(key, None)
+        if not rows:
+            self._voted.pop(batch, None)
 
     def _tell(self, batch: Batch, row: DecisionRow) -> list[Effect]:
         voters = {vote.signer for vote in row.votes}

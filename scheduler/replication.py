@@ -10,11 +10,11 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from scheduler.batch import BATCH_ROW, Batch, BatchRow, inline_bytes_of
+from scheduler.keeping import kept_batch, offered_blobs, retired
 from scheduler.ledger import UNDECIDED_INLINE_BYTES_MAX, UNDECIDED_TASKS_MAX
-from scheduler.paxos import Acceptor
 from scheduler.stewardship import Stewardship
 from wire.content import Content
-from wire.effects import Effect, Fetch, Offer, Persist, Row, SetTimer, Trace
+from wire.effects import Effect, Fetch, Persist, Row, SetTimer, Trace
 from wire.events import Fetched, FetchFailed
 from wire.ids import BatchId, PeerId
 from wire.membership import Role
@@ -65,6 +65,7 @@ class _Incoming:
     given: BatchGiven
     giver: PeerId
     tasks: list[Task] = field(default_factory=list)
+    inline_bytes: int = 0
     missing: set[int] = field(default_factory=set)  # fetches under way
 
 
@@ -178,6 +179,7 @@ class Replication:
         if given.first != len(incoming.tasks) or incoming.missing:
             return []
         incoming.tasks += given.tasks
+        incoming.inline_bytes += sum(map(inline_bytes_of, given.tasks))
         contract = given.contract.body
         if len(incoming.tasks) < contract.tasks_count:
             return []
@@ -214,7 +216,11 @@ class Replication:
         batch = kept_batch(row, self.office)
         self.office.ledger.add(batch)
         durable = SetTimer(ReplicaDurable(batch.batch), 0)
-        return [*offered_blobs(batch), Persist((Row(BATCH_ROW, batch.batch, row),), (durable,))]
+        return [
+            *retired(self.office),
+            *offered_blobs(batch),
+            Persist((Row(BATCH_ROW, batch.batch, row),), (durable,)),
+        ]
 
     def on_fetch_failed(self, failed: FetchFailed) -> list[Effect]:
         """It cannot be had now: the batch is given again."""
@@ -235,7 +241,8 @@ class Replication:
 
     def _fault(self, peer: PeerId, given: BatchGiven) -> str | None:
         office, contract = self.office, given.contract.body
-        inline_bytes = sum(map(inline_bytes_of, given.tasks))
+        incoming_bytes = sum(map(inline_bytes_of, given.tasks))
+        incoming_bytes += sum(one.inline_bytes for one in self._incoming.values())
         rules = (
             (peer not in {one.peer for one in contract.stewards}, "its giver is no steward of it"),
             (contract.mesh != office.mesh, "it is of another mesh"),
@@ -250,7 +257,7 @@ class Replication:
                 "too many tasks are not finished here",
             ),
             (
-                office.ledger.inline_bytes + inline_bytes > UNDECIDED_INLINE_BYTES_MAX,
+                office.ledger.inline_bytes + incoming_bytes > UNDECIDED_INLINE_BYTES_MAX,
                 "too many bytes of input are kept here",
             ),
         )
@@ -258,29 +265,6 @@ class Replication:
 
     def _of(self, token: Hashable) -> _Incoming | None:
         return self._incoming.get(token.batch) if isinstance(token, ReplicaToken) else None
-
-
-def kept_batch(row: BatchRow, office: Stewardship) -> Batch:
-    """Return the batch of a row, as one of its stewards keeps it before anything is decided."""
-    stewards = row.contract.body.stewards
-    batch = Batch(
-        contract=row.contract,
-        submitted_wall_us=row.submitted_wall_us,
-        tasks=row.tasks,
-        made_in=row.epoch,
-        rank=stewards.index(office.named) if office.named in stewards else 0,
-        acceptor=Acceptor(promised=row.epoch),
-    )
-    for task in batch.progress:
-        task.reason = "another steward leads it"
-    return batch
-
-
-def offered_blobs(batch: Batch) -> list[Effect]:
-    """Return the effects that keep a batch's module and inputs here for others."""
-    blobs = [batch.contract.body.module]
-    blobs += [task.input.blob for task in batch.tasks or () if task.input.blob is not None]
-    return [Offer(blob, batch.batch) for blob in blobs]
 
 
 def _parts(tasks: tuple[Task, ...]) -> Iterator[tuple[Task, ...]]:

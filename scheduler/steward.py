@@ -17,6 +17,7 @@ from msgspec import Struct
 from scheduler.batch import Batch, BatchRow, DecisionRow, PromiseRow
 from scheduler.convening import Colleague, ConveneDue, Convening
 from scheduler.dispatch import Dispatch, OfferUnanswered
+from scheduler.keeping import forgotten_batch, kept_batch, offered_blobs
 from scheduler.leadership import (
     Leadership,
     OutcomesDue,
@@ -35,14 +36,12 @@ from scheduler.replication import (
     GiveAgain,
     ReplicaDurable,
     Replication,
-    kept_batch,
-    offered_blobs,
 )
 from scheduler.retelling import Retelling
 from scheduler.selection import Candidate
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
-from scheduler.submission import BatchDurable, Submissions, UnconfirmedDue, forgotten_batch
+from scheduler.submission import BatchDurable, Submissions, UnconfirmedDue
 from scheduler.verification import Verification
 from scheduler.waiting import PlacementReview, WaitingBatches
 from wire.answers import Refused

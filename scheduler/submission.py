@@ -5,26 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scheduler.batch import (
-    BATCH_ROW,
-    DECISION_ROW,
-    PROMISE_ROW,
-    Batch,
-    BatchRow,
-    inline_bytes_of,
-)
+from scheduler.batch import BATCH_ROW, Batch, BatchRow, inline_bytes_of
+from scheduler.keeping import kept_batch, offered_blobs, retired
 from scheduler.ledger import UNDECIDED_INLINE_BYTES_MAX, UNDECIDED_TASKS_MAX
 from scheduler.outcomes import Outcomes
 from scheduler.paxos import Proposer
 from scheduler.placement import Placements, is_permanent
-from scheduler.replication import Replication, kept_batch, offered_blobs
+from scheduler.replication import Replication
 from scheduler.selection import Candidate
 from scheduler.stewardship import Stewardship
 from scheduler.waiting import WaitingBatches
 from wire.answers import Accepted, RefusalCode, Refused
 from wire.answers import Candidate as CandidateView
 from wire.commands import Submit
-from wire.effects import Answer, Effect, Persist, Release, Row, SetTimer
+from wire.effects import Answer, Effect, Persist, Row, SetTimer
 from wire.errors import CannotUnseal
 from wire.ids import BatchId, PeerId, peer_text
 from wire.membership import Role
@@ -163,7 +157,7 @@ class Submissions:
         office.ledger.add(batch)
         durable = SetTimer(BatchDurable(batch.batch, request), 0)
         return [
-            *self._retire(),
+            *retired(office),
             *offered_blobs(batch),
             Persist((Row(BATCH_ROW, batch.batch, row),), (durable,)),
         ]
@@ -218,11 +212,6 @@ class Submissions:
             *self.waiting.review_in(0, now_us=now_us),
         ]
 
-    def _retire(self) -> list[Effect]:
-        return [
-            effect for batch in self.office.ledger.retire() for effect in forgotten_batch(batch)
-        ]
-
     def _contract(
         self, submit: Submit, co_stewards: tuple[NamedSteward, ...], *, nonce: bytes
     ) -> Contract:
@@ -271,12 +260,3 @@ def _closest_hint(closest: list[CandidateView]) -> str:
         return "no device of the mesh may execute tasks"
     best = closest[0]
     return f"closest is {best.name}, which lacks {' '.join(best.missing) or 'nothing but time'}"
-
-
-def forgotten_batch(batch: Batch) -> list[Effect]:
-    """Forget what the disk keeps of a batch."""
-    keys = {task.decided.row for task in batch.progress if task.decided is not None}
-    rows = [Row(DECISION_ROW, key, None) for key in sorted(keys)]
-    if len(batch.contract.body.stewards) > 1:
-        rows.append(Row(PROMISE_ROW, batch.batch, None))
-    return [Persist((Row(BATCH_ROW, batch.batch, None), *rows)), Release(batch.batch)]
