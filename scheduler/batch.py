@@ -52,6 +52,7 @@ class BatchRow(Struct, frozen=True, kw_only=True):
     tasks: tuple[Task, ...]
     submitted_wall_us: int
     epoch: Epoch  # in which it was made
+    chains: tuple[Chain, ...] = ()  # of the submitter and the stewards
 
 
 class PromiseRow(Struct, frozen=True, kw_only=True):
@@ -153,6 +154,7 @@ class Batch:
     submitted_wall_us: int  # 0: the time was not known
     tasks: tuple[Task, ...] | None
     made_in: Epoch = LOWEST
+    chains: tuple[Chain, ...] = ()
     rank: int = 0  # of this device among the stewards
     acceptor: Acceptor = field(default_factory=Acceptor)
     proposer: Proposer | None = None  # while this device leads the batch, or tries to

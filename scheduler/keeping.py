@@ -16,6 +16,7 @@ def kept_batch(row: BatchRow, office: Stewardship) -> Batch:
         submitted_wall_us=row.submitted_wall_us,
         tasks=row.tasks,
         made_in=row.epoch,
+        chains=row.chains,
         rank=stewards.index(office.named) if office.named in stewards else 0,
         acceptor=Acceptor(promised=row.epoch),
     )

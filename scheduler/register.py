@@ -233,12 +233,11 @@ class Register:
         signers = {batch.contract.signer, office.own, *batch.co_stewards()}
         if lease is not None:
             signers |= {lease.body.executor, lease.signer}
-        chains = (office.chain_of(peer) for peer in sorted(signers))
         row = DecisionRow(
             votes=(self._own_vote(batch, proposer.epoch, values),),
             lease=lease,
             results=results,
-            chains=tuple(chain for chain in chains if chain is not None),
+            chains=office.chains_of(sorted(signers), batch.chains),
             decided_wall_us=office.wall_us(),
             attempts={index: batch.progress[index].attempts for index in outcomes},
         )

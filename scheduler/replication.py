@@ -146,6 +146,7 @@ class Replication:
                 submitted_wall_us=batch.submitted_wall_us,
                 first=part[0].index,
                 tasks=part,
+                chains=batch.chains,
             )
             for part in _parts(giving.tasks)
         ]
@@ -212,6 +213,7 @@ class Replication:
             tasks=tasks,
             submitted_wall_us=given.submitted_wall_us,
             epoch=given.epoch,
+            chains=given.chains,
         )
         batch = kept_batch(row, self.office)
         self.office.ledger.add(batch)

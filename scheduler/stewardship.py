@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.batch import Batch
@@ -51,6 +51,14 @@ class Stewardship:
     def batch(self, batch: BatchId) -> Batch | None:
         """Return a batch that is kept here."""
         return self.ledger.batches.get(batch)
+
+    def chains_of(
+        self, peers: Iterable[PeerId], before: tuple[Chain, ...] = ()
+    ) -> tuple[Chain, ...]:
+        """Return the chains of devices, those known now or else those of `before`."""
+        kept = {chain[0].body.subject: chain for chain in before}
+        chains = (self.chain_of(peer) or kept.get(peer) for peer in dict.fromkeys(peers))
+        return tuple(chain for chain in chains if chain is not None)
 
     def send(self, peer: PeerId, message: Message) -> list[Effect]:
         """Send to another steward; without a link, have one soon: what matters is told again."""

@@ -147,6 +147,7 @@ class Submissions:
             tasks=submit.tasks,
             submitted_wall_us=office.wall_us(),
             epoch=office.first_epoch,
+            chains=office.chains_of((office.own, *(one.peer for one in co_stewards))),
         )
         batch = kept_batch(row, office)
         batch.proposer = Proposer(

@@ -21,7 +21,7 @@ from simulations.partitions import NodePair
 from simulations.sensors import temperatures
 from simulations.steps import AnyStep
 from simulations.trace import Field
-from simulations.world import World
+from simulations.world import STOP_US, World
 
 MILLI = 1_000
 
@@ -33,6 +33,7 @@ class Faults:
         self._world = world
         self._count = 0
         self._open: dict[int, Action] = {}
+        self._stopping_until_us: dict[int, int] = {}  # by node
         self._stalls: Counter[int] = Counter()
         self._backups: dict[int, Backup] = {}
 
@@ -108,14 +109,18 @@ class Faults:
         return True
 
     def start(self, node: int) -> None:
-        """Start a device, unless it runs."""
+        """Start a device, unless it runs; one that is stopping once it has stopped."""
+        ends_us = self._stopping_until_us.get(node, 0)
         if not self._world.hosts[node].is_running:
             self._world.start(node)
+        elif self._world.engine.now_us <= ends_us:
+            self._world.engine.at(ends_us + 1, partial(self.start, node))
 
     def stop(self, node: int) -> None:
         """Stop a device as its owner does, unless it does not run."""
         if self._world.hosts[node].is_answering:
             self._world.stop(node)
+            self._stopping_until_us[node] = self._world.engine.now_us + STOP_US
 
     def crash_at(self, step: steps.CrashAtEffect, reached: Action) -> Action:
         """Crash a device at an effect; return what gives the trap up. `reached` hears of it."""

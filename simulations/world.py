@@ -55,6 +55,7 @@ from wire.membership import (
 )
 
 ANNOUNCE_FIRST_US = 100_000
+STOP_US = US_PER_S  # from the signal to the end of the process
 ANNOUNCE_EVERY_US = 30 * US_PER_S
 SEEDS_COUNT = 2
 
@@ -226,7 +227,7 @@ class World:
         host = self.hosts[node]
         with self.explained():
             host.deliver(Stopping())
-        host.later(US_PER_S, partial(self._end, host, DiskFate.KEEP, loses_power=False))
+        host.later(STOP_US, partial(self._end, host, DiskFate.KEEP, loses_power=False))
 
     def crash(self, node: int, fate: DiskFate, *, loses_power: bool | None = None) -> None:
         """End a device without a goodbye. By default power fails unless the disk is kept."""

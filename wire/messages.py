@@ -389,7 +389,8 @@ class StewardDeclined(Struct, frozen=True, kw_only=True):
 class BatchGiven(Struct, frozen=True, kw_only=True):
     """A part of a batch for a steward that its contract names; answered when all is on disk.
 
-    The parts come in order; `first` is the index of the first task of this one.
+    The parts come in order; `first` is the index of the first task of this one. `chains` are those
+    of the submitter and the stewards, who may be forgotten when a receipt is wanted.
     """
 
     TRAFFIC: ClassVar[Traffic] = Traffic.TASK
@@ -399,6 +400,7 @@ class BatchGiven(Struct, frozen=True, kw_only=True):
     submitted_wall_us: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     first: Index
     tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
+    chains: Annotated[tuple[Chain, ...], Meta(max_length=CHAINS_MAX)] = ()
 
 
 class BatchKept(Struct, frozen=True, kw_only=True):

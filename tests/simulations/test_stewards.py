@@ -99,6 +99,20 @@ def test_the_submitting_device_may_burn_once_its_batch_is_accepted(after_us: int
         assert_results_at(world, node, batch)
 
 
+def test_receipts_name_a_submitter_that_nobody_remembers_any_more() -> None:
+    world = world_of()
+    batch = accepted(submit(world))
+    second, third = keepers(world, batch)[1:]
+    for node in range(5):
+        world.crash(node, DiskFate.LOSE_ALL if node == 0 else DiskFate.KEEP)
+    world.run_for(US_PER_S)
+    for node in range(1, 5):
+        world.start(node)
+    for node in (second, third):
+        await_decided(world, node, batch, within_s=90)
+        assert_results_at(world, node, batch)
+
+
 def test_the_side_with_two_stewards_goes_on_and_the_third_learns_the_outcomes() -> None:
     world = world_of()
     batch = accepted(submit(world))
