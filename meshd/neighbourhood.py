@@ -37,6 +37,7 @@ from telemetry.sample import Sample
 from wire.answers import Refused
 from wire.commands import Remove
 from wire.effects import Answer, Effect, Hangup, Persist, Publish, Send, Trace
+from wire.errors import NotAMember
 from wire.events import (
     DialFailed,
     Event,
@@ -354,6 +355,14 @@ class Neighbourhood:
             return []
         self.directory.merge(signed, None, now_us=self._device.now_us)
         return self.standings.on_readings(peer, now_us=self._device.now_us)
+
+    def introduce(self, chains: tuple[Chain, ...]) -> None:
+        """Take in members by their chains: what they signed counts though they may be gone."""
+        for chain in chains:
+            try:
+                self.directory.introduce(chain[0].body.subject, chain)
+            except NotAMember:
+                continue  # whoever gave it is not believed
 
     # --- removals ---------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ from wire.events import (
 from wire.ids import MeshId, PeerId, StoreId
 from wire.membership import Genesis, Role
 from wire.messages import (
+    BatchGiven,
     LeaseEnded,
     LeaseGranted,
     LeaseProgress,
@@ -197,8 +198,12 @@ class Work:
         """Return what to do about a message that is about tasks."""
         now_us = self._device.now_us
         match message:
-            case Offer():
+            case Offer(chain=chain):
+                self._neighbours.introduce(() if chain is None else (chain,))
                 return self.executor.on_offer(peer, message, now_us=now_us)
+            case BatchGiven(chains=chains):
+                self._neighbours.introduce(chains)
+                return self.steward.on_steward_message(peer, message, now_us=now_us)
             case OfferAccepted(telemetry=telemetry):
                 effects = self._neighbours.on_fresh_telemetry(peer, telemetry)
                 return effects + self.steward.on_offer_accepted(peer, message, now_us=now_us)

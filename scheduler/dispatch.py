@@ -21,7 +21,7 @@ from scheduler.stewardship import Stewardship
 from scheduler.waiting import TURNS_MAX, WaitingBatches
 from wire.effects import Effect, Send, SetTimer
 from wire.ids import PeerId
-from wire.membership import Role
+from wire.membership import Chain, Role
 from wire.messages import Offer as OfferMessage
 from wire.messages import OfferAccepted, OfferRejected, OfferReleased
 
@@ -141,9 +141,20 @@ class Dispatch:
         indices = self._chunk(batch, chunk_size(batch.waiting_count, able))
         offer, placement = self.placements.open(batch.batch, contract, indices, able)
         batch.place(indices)
-        message = OfferMessage(offer=offer, contract=batch.contract, tasks_count=len(indices))
+        message = OfferMessage(
+            offer=offer,
+            contract=batch.contract,
+            tasks_count=len(indices),
+            chain=self._chain_of_submitter(batch),
+        )
         asked = [Send(peer, message) for peer in placement.asked]
         return [*asked, SetTimer(OfferUnanswered(offer), OFFER_ANSWER_US)]
+
+    def _chain_of_submitter(self, batch: Batch) -> Chain | None:
+        submitter = batch.contract.signer
+        if submitter == self.office.own:
+            return None
+        return next(iter(self.office.chains_of((submitter,), batch.chains)), None)
 
     def _chunk(self, batch: Batch, count: int) -> tuple[int, ...]:
         """Return waiting tasks that the same devices have failed, as many as fit into a lease."""

@@ -25,7 +25,7 @@ from wire.tasks import OutcomeKind
 
 ANSWER_US_MAX = 30 * US_PER_S
 IDLE_US_MAX = 60 * US_PER_S
-TOLD_US_MAX = 60 * US_PER_S  # until a steward hears of what the others decided
+TOLD_US_MAX = 60 * US_PER_S  # until a device hears of what the others know
 
 
 class Aftermath:
@@ -64,13 +64,18 @@ class Aftermath:
         return [host for host in self._world.hosts if host.is_answering and host.index not in liars]
 
     def _check_members(self, host: SimulatedHost) -> None:
-        """L1: everybody knows everybody, as far as its directory reaches."""
+        """L1: everybody knows everybody, as far as its directory reaches; newcomers do so soon."""
         self._world.checks.looked["L1"] += 1
-        running = [other for other in self._world.hosts if other.is_running]
-        expected_count = min(len(running), self._world.settings.host.members_max)
-        peers = self._answer(host.index, ListPeers())
-        if not isinstance(peers, PeerList) or len(peers.peers) < expected_count:
-            raise InvariantBroken(f"L1: {host.device.name} does not know everybody: {peers}")
+        begun_us = self._world.engine.now_us
+        while True:
+            running = [other for other in self._world.hosts if other.is_running]
+            expected_count = min(len(running), self._world.settings.host.members_max)
+            peers = self._answer(host.index, ListPeers())
+            if isinstance(peers, PeerList) and len(peers.peers) >= expected_count:
+                return
+            if self._world.engine.now_us > begun_us + TOLD_US_MAX:
+                raise InvariantBroken(f"L1: {host.device.name} does not know everybody: {peers}")
+            self._world.run_for(US_PER_S)
 
     def _check_idle(self, host: SimulatedHost) -> None:
         """L5: with nothing left to do nobody holds a lease or runs anything."""

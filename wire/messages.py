@@ -245,13 +245,17 @@ class NetworkKeyGiven(Struct, frozen=True, kw_only=True):
 
 
 class Offer(Struct, frozen=True, kw_only=True):
-    """A steward asks whether a device would take `tasks_count` tasks of a batch now."""
+    """A steward asks whether a device would take `tasks_count` tasks of a batch now.
+
+    `chain` is the submitter's, where that is another device: nobody may remember it any more.
+    """
 
     TRAFFIC: ClassVar[Traffic] = Traffic.TASK
 
     offer: Token
     contract: Signed[Contract]
     tasks_count: Annotated[int, Meta(ge=1, le=LEASE_TASKS_MAX)]
+    chain: Chain | None = None
 
 
 class OfferAccepted(Struct, frozen=True, kw_only=True):
