@@ -56,7 +56,7 @@ def measure(node_count: int, seconds: int, host: HostSettings, discovery: Discov
     messages: Counter[tuple[PeerId, int]] = Counter()
     sizes: Counter[tuple[PeerId, int]] = Counter()
 
-    def on_sent(peer: PeerId, size_bytes: int) -> None:
+    def on_sent(peer: PeerId, _: PeerId, size_bytes: int) -> None:
         place = peer, world.engine.now_us // US_PER_S
         messages[place] += 1
         sizes[place] += size_bytes

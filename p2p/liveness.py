@@ -32,6 +32,7 @@ UNWATCHED_SILENCE_US_MAX = 25_000_000
 ROUND_TRIP_EVERY_US = 20_000_000
 UNANSWERED_MAX = 2
 STEADY_GAP_US_MAX = 2_000_000  # longer than this between two signs of life is not steady
+_HEARTBEAT = Heartbeat()  # nearly all that an idle mesh sends
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Liveness:
         pulse.beaten_us = now_us
         pulse.due_us = now_us + self._pause_us(peer)
         if pulse.token_due_us > now_us + EARLY_US_MAX:
-            return Send(peer, Heartbeat())
+            return Send(peer, _HEARTBEAT)
         pulse.token_due_us = now_us + ROUND_TRIP_EVERY_US
         token = self.rng.getrandbits(63)
         pulse.asked_us[token] = now_us

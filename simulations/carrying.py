@@ -28,12 +28,12 @@ class Carrying:
     """Carries the messages of all links.
 
     `datagrams` None means streams. `on_sent`, if set, hears of every message that goes on a link:
-    who sends it, and its bytes.
+    who sends it to whom, and its bytes.
     """
 
     def __init__(self, fabric: Fabric, links: Links) -> None:
         self.datagrams = fabric.settings.datagrams
-        self.on_sent: Callable[[PeerId, int], None] | None = None
+        self.on_sent: Callable[[PeerId, PeerId, int], None] | None = None
         self._links = links
         self._fabric = fabric
         self._engine = fabric.engine
@@ -51,7 +51,7 @@ class Carrying:
         end.waiting_bytes[traffic] += size_bytes
         self._counts["network.message_sent"] += 1
         if self.on_sent is not None:
-            self.on_sent(end.origin, size_bytes)
+            self.on_sent(end.origin, end.target, size_bytes)
         if self.datagrams is not None:
             self._scatter(end, packed, traffic, size_bytes)
         elif end.is_torn:

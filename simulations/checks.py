@@ -33,7 +33,7 @@ from wire.tasks import Contract, Epoch, Lease, Outcome, Receipt, Vote, batch_id_
 
 BREAKER_MILLICELSIUS = 85_000
 
-_CHECKED_MESSAGES = frozenset({OfferAccepted, LeaseGranted, Settled, ReceiptGiven})
+_CHECKED_MESSAGES = (OfferAccepted, LeaseGranted, Settled, ReceiptGiven)
 
 _Body = TypeVar("_Body", bound=SignedBody)
 
@@ -52,7 +52,7 @@ class Checks:
     """Watches all honest devices of a run: what a liar says is no breach."""
 
     observed_events = (on.Restarted, on.Executed, on.ExecutionFailed, on.Sampled)
-    observed_effects = (do.Send, do.Execute, do.Kill, do.Persist, do.Answer)
+    observed_effects = (*_CHECKED_MESSAGES, do.Execute, do.Kill, do.Persist, do.Answer)
 
     def __init__(
         self,
@@ -127,11 +127,8 @@ class Checks:
         if host.peer in self._liars:
             return
         match effect:
-            case do.Send(peer, message):
-                if peer not in self._liars:  # who lies may ask for any number of answers
-                    self._count_send(host)
-                if type(message) in _CHECKED_MESSAGES:
-                    self._check_told(host, message)
+            case do.Send(_, message):
+                self._check_told(host, message)
             case do.Execute(run=run):
                 self._check_run(host, run)
             case do.Kill(run):
@@ -250,37 +247,38 @@ class Checks:
         if host.peer in self._is_hot:
             raise InvariantBroken(f"S7: {host.device.name} accepts an offer at over 85 C")
 
-    def _count_send(self, host: SimulatedHost) -> None:
+    def count_sent(self, origin: PeerId, target: PeerId, size_bytes: int) -> None:
         """S11: a bound on what a node sends a second."""
-        self._turn_second()
-        self._sends[host.peer] += 1
-        sends_count = self._sends[host.peer]
-        if sends_count <= self.budget.sends_per_second_max:
-            return
-        if sends_count > self.budget.sends_max(up_us=self._up_us(host.peer)):
-            raise InvariantBroken(f"S11: {host.device.name} sends {sends_count} in one second")
-
-    def count_sent(self, peer: PeerId, size_bytes: int) -> None:
-        """S11: likewise of the bytes."""
-        self._turn_second()
-        self._sent_bytes[peer] += size_bytes
-        sent_bytes = self._sent_bytes[peer]
-        if sent_bytes <= self.budget.bytes_per_second_max or peer in self._liars:
-            return
-        up_us, members_count = self._up_us(peer), self._members_count
-        if sent_bytes > self.budget.bytes_max(up_us=up_us, members_count=members_count):
-            raise InvariantBroken(f"S11: {peer.hex()} sends {sent_bytes} bytes in one second")
-
-    def _up_us(self, peer: PeerId) -> int:
-        return self._engine.now_us - self._started_us.get(peer, 0)
-
-    def _turn_second(self) -> None:
         second = self._engine.now_us // US_PER_S
         if second != self._second:
             self.looked["S11"] += len(self._sends)
             self._second = second
             self._sends.clear()
             self._sent_bytes.clear()
+        if origin in self._liars:
+            return
+        self._sent_bytes[origin] += size_bytes
+        if self._sent_bytes[origin] > self.budget.bytes_per_second_max:
+            self._check_bytes(origin)
+        if target in self._liars:
+            return  # who lies may ask for any number of answers
+        self._sends[origin] += 1
+        if self._sends[origin] > self.budget.sends_per_second_max:
+            self._check_sends(origin)
+
+    def _check_sends(self, origin: PeerId) -> None:
+        sends_count = self._sends[origin]
+        if sends_count > self.budget.sends_max(up_us=self._up_us(origin)):
+            raise InvariantBroken(f"S11: {origin.hex()} sends {sends_count} in one second")
+
+    def _check_bytes(self, origin: PeerId) -> None:
+        sent_bytes = self._sent_bytes[origin]
+        up_us, members_count = self._up_us(origin), self._members_count
+        if sent_bytes > self.budget.bytes_max(up_us=up_us, members_count=members_count):
+            raise InvariantBroken(f"S11: {origin.hex()} sends {sent_bytes} bytes in one second")
+
+    def _up_us(self, peer: PeerId) -> int:
+        return self._engine.now_us - self._started_us.get(peer, 0)
 
     # What people are told.
 

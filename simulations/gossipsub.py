@@ -50,7 +50,7 @@ def _arrivals(now_us: int, network: Network, origin: PeerId, size_bytes: int) ->
                 if neighbour not in due_us:
                     delay_us = network.paths.delay_us(LANE_GOSSIP, peer, neighbour)
                     due_us[neighbour] = due_us[peer] + delay_us
-                    network.count_sent(peer, size_bytes)
+                    network.count_sent(peer, neighbour, size_bytes)
                     if network.endpoint(neighbour).is_answering:
                         reached.append(neighbour)
         frontier = reached

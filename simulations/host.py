@@ -23,7 +23,7 @@ from simulations.errors import NodeRaised
 from simulations.gray import Gray
 from simulations.hands import Hands
 from simulations.network import Network
-from simulations.observers import Observers
+from simulations.observers import Observers, observed_kind
 from simulations.process import Process
 from simulations.sandbox import Workers
 from simulations.seeds import seed_number, source
@@ -343,7 +343,7 @@ class SimulatedHost:
             return
         of_effect, carry_out = self.around.observers.of_effect, self._hands.carry_out
         for effect in wanted:
-            for saw in of_effect.get(type(effect), ()):
+            for saw in of_effect.get(observed_kind(effect), ()):
                 saw(self, effect)
             carry_out(effect)
 

@@ -36,7 +36,7 @@ class Narrator:
     """An observer of every device, which changes nothing."""
 
     observed_events = (on.Restarted, on.Executed, on.ExecutionFailed)
-    observed_effects = (do.Send, do.Execute, do.Kill, do.Answer)
+    observed_effects = (LeaseGranted, do.Execute, do.Kill, do.Answer)
 
     def __init__(self, engine: Engine, trace: TraceLog) -> None:
         self._engine = engine

@@ -44,12 +44,12 @@ class Network:
         return self._fabric.counts
 
     @property
-    def on_sent(self) -> Callable[[PeerId, int], None] | None:
+    def on_sent(self) -> Callable[[PeerId, PeerId, int], None] | None:
         """What hears of every message that a device sends or passes on: whose, and its bytes."""
         return self._carrying.on_sent
 
     @on_sent.setter
-    def on_sent(self, hears: Callable[[PeerId, int], None] | None) -> None:
+    def on_sent(self, hears: Callable[[PeerId, PeerId, int], None] | None) -> None:
         self._carrying.on_sent = hears
 
     # What there is.
@@ -71,10 +71,10 @@ class Network:
         """Return what carries what a device sends."""
         return self._fabric.carrier_of(peer)
 
-    def count_sent(self, peer: PeerId, size_bytes: int) -> None:
+    def count_sent(self, origin: PeerId, target: PeerId, size_bytes: int) -> None:
         """Let `on_sent` hear of something that does not go on a link."""
         if self._carrying.on_sent is not None:
-            self._carrying.on_sent(peer, size_bytes)
+            self._carrying.on_sent(origin, target, size_bytes)
 
     def peers(self) -> list[PeerId]:
         """Return all devices, in the order they were attached."""

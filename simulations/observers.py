@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from msgspec import Struct
 
-from wire.effects import Effect
+from wire.effects import Effect, Send
 from wire.events import Event
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Observer(Protocol):
 
     @property
     def observed_effects(self) -> tuple[type[Struct], ...]:
-        """The kinds of effects that it looks at."""
+        """The kinds of effects that it looks at; of what is sent, the kinds of messages."""
         ...
 
     def saw_event(self, host: SimulatedHost, event: Event) -> None:
@@ -65,5 +65,10 @@ class Observers:
 
     def saw_effect(self, host: SimulatedHost, effect: Effect) -> None:
         """Tell those who look at such effects."""
-        for saw in self.of_effect.get(type(effect), ()):
+        for saw in self.of_effect.get(observed_kind(effect), ()):
             saw(host, effect)
+
+
+def observed_kind(effect: Effect) -> type[Struct]:
+    """Return by what an effect is looked at: most are heartbeats sent, which nobody looks at."""
+    return type(effect.message) if type(effect) is Send else type(effect)

@@ -278,7 +278,7 @@ class MeshdMesh:
             new_records_count=self._new_records_count,
         )
 
-    def _count_frame(self, origin: PeerId, size_bytes: int) -> None:
+    def _count_frame(self, origin: PeerId, target: PeerId, size_bytes: int) -> None:
         self._frame_bytes += size_bytes
         self._frames_count += 1
 

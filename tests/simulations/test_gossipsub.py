@@ -44,7 +44,7 @@ def heard(here: Stage) -> list[int]:
 def test_all_get_it_once_and_each_that_passes_it_on_counts_its_bytes() -> None:
     here = chain()
     sent: list[tuple[PeerId, int]] = []
-    here.world.network.on_sent = lambda peer, size_bytes: sent.append((peer, size_bytes))
+    here.world.network.on_sent = lambda peer, _, size_bytes: sent.append((peer, size_bytes))
     here.want(0, Publish(TOPIC, publication(here)))
     here.world.run_for(US_PER_S)
     assert heard(here) == [1, 2]

@@ -432,7 +432,7 @@ def test_who_counts_bytes_hears_of_each_message_that_goes_on_a_link() -> None:
     here = stage()
     here.link(0, 1)
     heard: list[tuple[PeerId, int]] = []
-    here.world.network.on_sent = lambda peer, size_bytes: heard.append((peer, size_bytes))
+    here.world.network.on_sent = lambda peer, _, size_bytes: heard.append((peer, size_bytes))
     here.want(0, Send(here.peer(1), Heartbeat(token=1)), Send(here.peer(2), Heartbeat(token=1)))
     here.want(1, Send(here.peer(0), BucketSummary(buckets=bytes(512))))
     assert heard == [
