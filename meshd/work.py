@@ -34,7 +34,6 @@ from scheduler.results import RESULT_ROW, ResultRetry, ResultRow, ResultsTick
 from scheduler.selection import Candidate, Sampler
 from scheduler.steward import (
     ROUND_ROW,
-    STEWARD_MESSAGES,
     EarlierLeasesEnd,
     RoundDurable,
     RoundRow,
@@ -74,6 +73,7 @@ from wire.messages import (
     OfferReleased,
     ResultsOffered,
     Settled,
+    StewardMessage,
 )
 from wire.signed import Signed, Signer
 
@@ -226,7 +226,7 @@ class Work:
                 return self.steward.on_results_offered(peer, message, now_us=now_us)
             case Settled():
                 return self.executor.on_settled(peer, message)
-            case message if isinstance(message, STEWARD_MESSAGES):
+            case message if isinstance(message, StewardMessage):
                 return self.steward.on_steward_message(peer, message, now_us=now_us)
             case _:
                 return None
@@ -305,7 +305,7 @@ class Work:
             case DeadlineDue():
                 return self.steward.on_deadline_due(key)
             case key if isinstance(key, StewardTimer):
-                return self.steward.on_steward_timer(key)
+                return self.steward.on_steward_timer(key, now_us=now_us)
             case _:
                 return None
 

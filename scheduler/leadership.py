@@ -106,7 +106,7 @@ class Leadership:
     def on_restarted(self, batch: Batch) -> list[Effect]:
         """Lead again what this device led, in a higher epoch; watch the leaders of the others."""
         if batch.leader == self.office.own:
-            return self.prepare(batch)
+            return self._begin(batch)
         return [*self.watch(batch.leader), *self.ask_later()]
 
     def watch(self, leader: PeerId) -> list[Effect]:
@@ -116,7 +116,9 @@ class Leadership:
             return []
         ranks = min((batch.rank - batch.epoch.rank) % _count(batch) for batch in led)
         pause_us = TAKEOVER_US + ranks * TAKEOVER_RANK_US + self.rng.randrange(1_000_000)
-        return [SetTimer(TakeoverDue(leader), pause_us)]
+        due: list[Effect] = [SetTimer(TakeoverDue(leader), pause_us)]
+        # A link that was one too many is no death: it comes back before the time is over.
+        return due if self.office.is_linked(leader) else [*due, *self.office.reach(leader)]
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
         """Tell a co-steward what this device leads with it; expect the same of it."""
@@ -166,13 +168,13 @@ class Leadership:
             effects += self.office.send(batch.leader, wanted)
         return effects
 
-    def on_takeover_due(self, due: TakeoverDue) -> list[Effect]:
+    def on_takeover_due(self, due: TakeoverDue, *, now_us: int) -> list[Effect]:
         """Take over from a leader that is gone, or that does not say that it leads."""
         is_here = self.office.is_linked(due.leader)
         effects: list[Effect] = []
         for batch in self._followed(due.leader):
             if not (is_here and batch.is_claimed):
-                effects += self.prepare(batch)
+                effects += self.prepare(batch, now_us=now_us)
         return effects
 
     def on_leading_told(self, peer: PeerId, told: Leading) -> list[Effect]:
@@ -199,16 +201,22 @@ class Leadership:
 
     # --- preparing --------------------------------------------------------------------------
 
-    def prepare(self, batch: Batch) -> list[Effect]:
+    def prepare(self, batch: Batch, *, now_us: int) -> list[Effect]:
         """Try to lead a batch, in an epoch above all that were heard of."""
-        if not batch.is_durable or self.office.is_stopping:
+        if self.office.is_stopping:
+            return []
+        stood_down = self._stand_down(batch, "this device prepares to lead it", now_us=now_us)
+        return [*stood_down, *self._begin(batch)]
+
+    def _begin(self, batch: Batch) -> list[Effect]:
+        if not batch.is_durable:
             return []
         epoch = Epoch(batch.epoch.move, batch.epoch.round + 1, batch.rank)
-        effects = self._stand_down(batch, "this device prepares to lead it")
+        self._known_to.pop(batch.batch, None)
         batch.acceptor.promise(epoch)
         batch.proposer = Proposer(epoch=epoch, majority_count=batch.majority_count)
         self._candidacies[batch.batch] = _Candidacy()
-        return [*effects, *self._persist_promise(batch)]
+        return self._persist_promise(batch)
 
     def on_promise_durable(self, durable: PromiseDurable) -> list[Effect]:
         """Ask the others, or tell who asked."""
@@ -228,18 +236,18 @@ class Leadership:
         retry = PrepareRetry(batch.batch, durable.epoch)
         return [*self._ask(batch), SetTimer(retry, PREPARE_RETRY_FIRST_US)]
 
-    def on_prepare_retry(self, retry: PrepareRetry) -> list[Effect]:
+    def on_prepare_retry(self, retry: PrepareRetry, *, now_us: int) -> list[Effect]:
         """Ask those again who have not promised."""
         batch, candidacy = self.office.batch(retry.batch), self._candidacies.get(retry.batch)
         if batch is None or candidacy is None or batch.epoch != retry.epoch or batch.is_decided:
             self._candidacies.pop(retry.batch, None)
             return []
         if candidacy.is_over:
-            return self.prepare(batch)
+            return self.prepare(batch, now_us=now_us)
         candidacy.retry_us = min(2 * candidacy.retry_us, PREPARE_RETRY_MAX_US)
         return [*self._ask(batch), SetTimer(retry, candidacy.retry_us)]
 
-    def on_prepare(self, peer: PeerId, prepare: Prepare) -> list[Effect]:
+    def on_prepare(self, peer: PeerId, prepare: Prepare, *, now_us: int) -> list[Effect]:
         """Promise, if nothing higher was promised."""
         batch, epoch = self.office.batch(prepare.batch), prepare.epoch
         if batch is None or not batch.is_durable:
@@ -257,7 +265,7 @@ class Leadership:
         effects: list[Effect] = []
         if epoch > before:
             name = f"{peer.hex()[:8]} prepares to lead it"
-            effects += self._stand_down(batch, name)
+            effects += self._stand_down(batch, name, now_us=now_us)
         batch.is_claimed = True
         self._known_to[batch.batch] = prepare.decided
         return [*effects, *self._persist_promise(batch), *self.watch(peer)]
@@ -278,6 +286,8 @@ class Leadership:
         announced = candidacy.announced.get(peer)
         if batch.proposer is None or announced is None or len(told) < announced:
             return []
+        if candidacy.is_over:
+            return []  # it is about to prepare anew
         votes: dict[int, Ballot] = {}
         for row in told.values():
             for index, outcome in row.outcomes.items():
@@ -303,28 +313,42 @@ class Leadership:
         candidacy.told.setdefault(peer, {})[row.key] = row
         return self._take_promise(peer, batch, candidacy)
 
-    def on_not_promised(self, peer: PeerId, refused: NotPromised) -> list[Effect]:
+    def on_proposed(self, peer: PeerId, message: Proposed, *, now_us: int) -> list[Effect]:
+        """Follow whoever proposes in a higher epoch: its question for a promise may be lost."""
+        vote = message.votes[0].body
+        batch = self.office.batch(vote.batch)
+        if batch is None or message.promise is not None or vote.epoch <= batch.epoch:
+            return []
+        stewards = batch.contract.body.stewards
+        if vote.epoch.rank >= len(stewards) or stewards[vote.epoch.rank].peer != peer:
+            return []
+        effects = self._stand_down(batch, "another steward leads it", now_us=now_us)
+        batch.acceptor.promise(vote.epoch)
+        batch.is_claimed = True
+        return [*effects, *self._persist_promise(batch), *self.watch(peer)]
+
+    def on_not_promised(self, peer: PeerId, refused: NotPromised, *, now_us: int) -> list[Effect]:
         """Somebody else leads, or tries to: follow it."""
         batch = self.office.batch(refused.batch)
         if batch is None or peer not in batch.co_stewards() or refused.promised <= batch.epoch:
             return []
         if refused.promised.rank >= len(batch.contract.body.stewards):
             return []
-        effects = self._stand_down(batch, "another steward leads it")
+        effects = self._stand_down(batch, "another steward leads it", now_us=now_us)
         if refused.promised.rank == batch.rank:  # of before this device's restart
             batch.acceptor.promise(refused.promised)
-            return effects + self.prepare(batch)
+            return effects + self.prepare(batch, now_us=now_us)
         batch.acceptor.promise(refused.promised)
         return [*effects, *self._persist_promise(batch), *self.watch(batch.leader)]
 
-    def on_unknown(self, peer: PeerId, unknown: BatchUnknown) -> list[Effect]:
+    def on_unknown(self, peer: PeerId, unknown: BatchUnknown, *, now_us: int) -> list[Effect]:
         """A steward does not have the batch: give it; lead it, if that one should."""
         batch = self.office.batch(unknown.batch)
         if batch is None or peer not in batch.co_stewards() or batch.is_decided:
             return []
         if batch.proposer is not None:
             return self.replication.on_unknown(peer, batch)
-        return self.prepare(batch) if batch.leader == peer else []
+        return self.prepare(batch, now_us=now_us) if batch.leader == peer else []
 
     # --- details ----------------------------------------------------------------------------
 
@@ -354,13 +378,14 @@ class Leadership:
                 )
         return effects + self.on_leading(batch)
 
-    def _stand_down(self, batch: Batch, reason: str) -> list[Effect]:
+    def _stand_down(self, batch: Batch, reason: str, *, now_us: int) -> list[Effect]:
         if batch.proposer is None:
             return []
         batch.proposer = None
         self._candidacies.pop(batch.batch, None)
         self.register.stand_down(batch)
-        return [*self.leasing.stand_down(batch, reason), *self.ask_later()]
+        ended = self.leasing.stand_down(batch, reason, now_us=now_us)
+        return [*ended, *self.ask_later()]
 
     def _prepare_again(self, batch: Batch, _: DecisionRow) -> list[Effect]:
         """An output that may have been chosen cannot be had: ask who else has voted."""

@@ -204,12 +204,15 @@ class Leasing:
             effects.append(Send(executor, over))
         return effects
 
-    def stand_down(self, batch: Batch, reason: str) -> list[Effect]:
+    def stand_down(self, batch: Batch, reason: str, *, now_us: int) -> list[Effect]:
         """Forget the leases of a batch that another steward leads now: results still count."""
+        effects: list[Effect] = []
         for index, task in enumerate(batch.progress):
             under = self.leases.of_task(batch.batch, index)
             if under is not None:
-                self.leases.end_task(under[0], index)
+                ref, granted = under
+                self.leases.end_task(ref, index)
+                effects += self.over_without_proof(granted.executor, ref, now_us=now_us)
             if task.decided is not None:
                 continue
             if task.state is TaskState.VERIFYING:
@@ -217,7 +220,7 @@ class Leasing:
             elif task.state in _LEASED:
                 batch.move(index, TaskEvent.LEASE_OVER)
             task.reason, task.executor = reason, None
-        return self.office.on_changed(batch, batch.open_indices())
+        return effects + self.office.on_changed(batch, batch.open_indices())
 
     def over_without_proof(self, executor: PeerId, ref: LeaseRef, *, now_us: int) -> list[Effect]:
         """If a lease is over and showed nothing of its device, let the next lease do so."""

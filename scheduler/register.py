@@ -123,6 +123,8 @@ class Register:
                     before = batch.acceptor.votes.get(index)
                     if before is None or before.epoch < row.epoch:
                         batch.acceptor.votes[index] = Ballot(row.epoch, outcome)
+                # A vote is a promise, too.
+                batch.acceptor.promised = max(batch.acceptor.promised, row.epoch)
                 if len(row.votes) < batch.majority_count:
                     self._keep(row)
 

@@ -249,6 +249,10 @@ class Replication:
             (peer not in {one.peer for one in contract.stewards}, "its giver is no steward of it"),
             (contract.mesh != office.mesh, "it is of another mesh"),
             (
+                office.own not in {key.recipient for key in contract.keys},
+                "its key is not sealed to this steward",
+            ),
+            (
                 not office.may(given.contract.signer, Role.SUBMITTER),
                 "its signer may not submit tasks",
             ),

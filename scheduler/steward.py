@@ -57,7 +57,6 @@ from wire.messages import (
     Leading,
     LeaseEnded,
     LeaseProgress,
-    Message,
     NotPromised,
     OfferAccepted,
     OfferRejected,
@@ -69,28 +68,13 @@ from wire.messages import (
     StewardAgreed,
     StewardAsked,
     StewardDeclined,
+    StewardMessage,
     Voted,
 )
 
 LEASE_RESTART_MARGIN_PERCENT = 2
 
-# What stewards say to each other, and what wakes them.
-STEWARD_MESSAGES = (
-    StewardAsked
-    | StewardAgreed
-    | StewardDeclined
-    | BatchGiven
-    | BatchKept
-    | BatchUnknown
-    | BatchDeclined
-    | Prepare
-    | Promised
-    | NotPromised
-    | Proposed
-    | Voted
-    | Leading
-    | OutcomesWanted
-)
+# What wakes stewards for each other's sake.
 StewardTimer: TypeAlias = (
     ConveneDue
     | UnconfirmedDue
@@ -303,7 +287,9 @@ class Steward:
         """Accepted."""
         return self._submissions.on_batch_durable(durable, now_us=now_us)
 
-    def on_steward_message(self, peer: PeerId, message: Message, *, now_us: int) -> list[Effect]:
+    def on_steward_message(
+        self, peer: PeerId, message: StewardMessage, *, now_us: int
+    ) -> list[Effect]:
         """Another steward says something, or a device that looks for stewards."""
         match message:
             case StewardAsked():
@@ -317,17 +303,18 @@ class Steward:
             case BatchKept():
                 return self._submissions.on_kept(peer, message, now_us=now_us)
             case BatchUnknown():
-                return self._leadership.on_unknown(peer, message)
+                return self._leadership.on_unknown(peer, message, now_us=now_us)
             case BatchDeclined():
                 return self._replication.on_declined(peer, message)
             case Prepare():
-                return self._leadership.on_prepare(peer, message)
+                return self._leadership.on_prepare(peer, message, now_us=now_us)
             case Promised():
                 return self._leadership.on_promised(peer, message)
             case NotPromised():
-                return self._leadership.on_not_promised(peer, message)
+                return self._leadership.on_not_promised(peer, message, now_us=now_us)
             case Proposed(promise=epoch):
-                effects = self._proposals.on_proposed(peer, message)
+                effects = self._leadership.on_proposed(peer, message, now_us=now_us)
+                effects += self._proposals.on_proposed(peer, message)
                 if epoch is None:
                     return effects
                 return effects + self._leadership.on_told_with_promise(peer, message, epoch)
@@ -337,10 +324,8 @@ class Steward:
                 return self._leadership.on_leading_told(peer, message)
             case OutcomesWanted():
                 return self._retelling.on_outcomes_wanted(peer, message)
-            case _:
-                raise AssertionError(f"{type(message).__name__} is none of stewards")
 
-    def on_steward_timer(self, key: StewardTimer) -> list[Effect]:
+    def on_steward_timer(self, key: StewardTimer, *, now_us: int) -> list[Effect]:
         """A timer of the work among stewards has run out."""
         match key:
             case ConveneDue():
@@ -356,9 +341,9 @@ class Steward:
             case PromiseDurable():
                 return self._leadership.on_promise_durable(key)
             case PrepareRetry():
-                return self._leadership.on_prepare_retry(key)
+                return self._leadership.on_prepare_retry(key, now_us=now_us)
             case TakeoverDue():
-                return self._leadership.on_takeover_due(key)
+                return self._leadership.on_takeover_due(key, now_us=now_us)
             case OutcomesDue():
                 return self._leadership.on_outcomes_due()
 

@@ -519,6 +519,23 @@ class ReceiptGiven(Struct, frozen=True, kw_only=True):
     receipt: Receipt
 
 
+StewardMessage = (  # what stewards of one batch say to each other
+    StewardAsked
+    | StewardAgreed
+    | StewardDeclined
+    | BatchGiven
+    | BatchKept
+    | BatchUnknown
+    | BatchDeclined
+    | Prepare
+    | Promised
+    | NotPromised
+    | Proposed
+    | Voted
+    | Leading
+    | OutcomesWanted
+)
+
 Message = (
     Hello
     | LinkRefused
@@ -545,20 +562,7 @@ Message = (
     | ResultsOffered
     | Settled
     | ReceiptGiven
-    | StewardAsked
-    | StewardAgreed
-    | StewardDeclined
-    | BatchGiven
-    | BatchKept
-    | BatchUnknown
-    | BatchDeclined
-    | Prepare
-    | Promised
-    | NotPromised
-    | Proposed
-    | Voted
-    | Leading
-    | OutcomesWanted
+    | StewardMessage
 )
 
 MESSAGES: dict[str, type[Message]] = {
