@@ -7,7 +7,7 @@ leave the node: it is handled at once, so work on this device needs no special c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, KeysView
+from collections.abc import Callable, Hashable, KeysView, Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -18,7 +18,7 @@ from meshd.settings import NodeSettings
 from meshd.views import PeerViews, breaker_reason
 from meshd.work import Work
 from p2p.directory import Chain, Directory, Member
-from p2p.verdicts import Verdict
+from p2p.verdicts import ALIVE, Verdict
 from scheduler.own_breaker import OwnBreakerDue
 from telemetry.sample import decode_sample
 from wire.answers import RefusalCode, Refused, StatusView
@@ -138,7 +138,12 @@ class MeshNode:
 
     def verdict(self, peer: PeerId) -> Verdict:
         """Return what this device concluded, when it last did anything, of another one's life."""
-        return self._neighbours.verdicts.of(peer, now_us=self._device.now_us)
+        return self.verdicts.get(peer, ALIVE)
+
+    @property
+    def verdicts(self) -> Mapping[PeerId, Verdict]:
+        """The verdicts over all who are not alive: another mapping when they are judged anew."""
+        return self._neighbours.verdicts.judged(now_us=self._device.now_us)
 
     @property
     def directory(self) -> Directory:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
-from typing import TypeAlias
+from functools import cache
+from types import NoneType
+from typing import Annotated, NewType, TypeAlias, get_args, get_origin, get_type_hints
 
 from msgspec import Struct
 
@@ -11,6 +14,8 @@ from wire.signed import Signed, SignedBody
 from wire.tasks import Receipt
 
 Part: TypeAlias = Signed[SignedBody] | Receipt
+
+_PLAIN = (int, float, str, bytes, enum.Enum, NoneType)
 
 
 def signed_parts(whole: object) -> Iterator[Part]:
@@ -24,8 +29,30 @@ def signed_parts(whole: object) -> Iterator[Part]:
         elif isinstance(part, Struct):
             if isinstance(part, Receipt):
                 yield part
-            stack.extend(getattr(part, name) for name in reversed(part.__struct_fields__))
+            stack.extend([getattr(part, name) for name in _holders(type(part))])
         elif isinstance(part, list | tuple):
             stack.extend(reversed(part))
         elif isinstance(part, dict):
             stack.extend(reversed(list(part.values())))
+
+
+@cache
+def _holders(kind: type[Struct]) -> tuple[str, ...]:
+    """Return the fields of a struct that may hold signed parts, the last first.
+
+    Most messages have none, and every message of a run comes by here.
+    """
+    hints = get_type_hints(kind)
+    return tuple(name for name in reversed(kind.__struct_fields__) if not _is_plain(hints[name]))
+
+
+def _is_plain(annotation: object) -> bool:
+    """Say whether values of a type are, or are made of, numbers, texts and bytes alone."""
+    if isinstance(annotation, NewType):
+        return _is_plain(annotation.__supertype__)
+    if isinstance(annotation, type) and issubclass(annotation, _PLAIN):
+        return True
+    if get_origin(annotation) is Annotated:
+        return _is_plain(get_args(annotation)[0])
+    parts = [part for part in get_args(annotation) if part is not ...]
+    return bool(parts) and all(_is_plain(part) for part in parts)

@@ -6,7 +6,7 @@ believes is read from it, which is the only thing here that knows its parts (`be
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import partial
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from benchmarks.membership.mesh import Change, MeshSettings, NodePair, Traffic, View
 from meshd.node import MeshNode
 from p2p.lookup import LookupToken
+from p2p.verdicts import Verdict
 from simulations.budget import Budget
 from simulations.cpu import CpuCosts
 from simulations.device import HostSettings
@@ -91,6 +92,7 @@ class MeshdMesh:
         self._changes: list[Change] = []
         self._watches_count = 0
         self._seen: dict[int, list[View]] = {}
+        self._seen_in: dict[int, tuple[int, Mapping[PeerId, Verdict]]] = {}
         self._has_started: set[int] = set()
         self._walks_begun_us: dict[tuple[int, Hashable], int] = {}
         self._walks: list[Walk] = []
@@ -234,6 +236,7 @@ class MeshdMesh:
         """Return the list of changes from now on, found by looking at all views that often."""
         self._changes = []
         self._watches_count += 1
+        self._seen_in.clear()
         self._seen = {observer: self._views_of(observer) for observer in self._running()}
         self._look_again(self._watches_count, every_us)
         return self._changes
@@ -245,11 +248,21 @@ class MeshdMesh:
         if watch != self._watches_count:
             return  # another watch has begun
         for observer in self._running():
+            if not self._may_see_something_new(observer):
+                continue
             views, before = self._views_of(observer), self._seen.get(observer)
             if views != before:
                 self._note(observer, before or [View.UNKNOWN] * len(views), views)
                 self._seen[observer] = views
         self._look_again(watch, every_us)
+
+    def _may_see_something_new(self, observer: int) -> bool:
+        """Say whether anything that views are made of has changed since the last look."""
+        node = self._node(observer)
+        roster_revision, verdicts = node.directory.roster_revision, node.verdicts
+        last = self._seen_in.get(observer)
+        self._seen_in[observer] = roster_revision, verdicts
+        return last is None or last[0] != roster_revision or last[1] is not verdicts
 
     def _note(self, observer: int, before: list[View], after: list[View]) -> None:
         for subject, (old, new) in enumerate(zip(before, after, strict=True)):
