@@ -24,15 +24,13 @@ from wire.commands import (
     ListTasks,
     Rekey,
     Remove,
+    Terms,
     WaitBatch,
     WaitTask,
 )
 from wire.content import Invocation
 from wire.ids import BATCH_TASKS_MAX
-from wire.limits import CONTENT_BYTES_MAX, MODULE_BYTES_MAX, Limits
-from wire.membership import Name
-from wire.records import CapabilityKey
-from wire.tasks import REQUIREMENTS_MAX, Durability, Duration, Strategy
+from wire.limits import CONTENT_BYTES_MAX, MODULE_BYTES_MAX
 
 INPUTS_BYTES_MAX = 4 * CONTENT_BYTES_MAX
 INVOCATION_EXTRA_BYTES = 64 * 1024  # what arguments and environment may add to a standard input
@@ -63,19 +61,11 @@ class TaskUpload(Struct, frozen=True, kw_only=True):
         return sum(len(word.encode()) + 5 for word in words)
 
 
-class SubmitRequest(Struct, frozen=True, kw_only=True, tag_field="command", tag="submit"):
+class SubmitRequest(Terms, frozen=True, kw_only=True, tag_field="command", tag="submit"):
     """Run a batch. The module and the inputs follow when the daemon says `proceed`."""
 
     module_bytes: ByteCount
     tasks: Annotated[tuple[TaskUpload, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
-    limits: Limits = Limits()
-    requirements: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
-    node_type: Name | None = None
-    strategy: Strategy = Strategy.WEIGHTED
-    priority: Annotated[int, Meta(ge=0, le=2)] = 1
-    retries_max: Annotated[int, Meta(ge=0, le=100)] = 8
-    deadline_us: Duration = 3_600_000_000
-    durability: Durability | None = None
 
     def over_limit(self) -> str | None:
         """Return what is too much about it, as a sentence, or None."""

@@ -39,6 +39,7 @@ async def receive_submission(
         key=batch.sealed_key,
         limits=request.limits,
         requirements=request.requirements,
+        preferences=request.preferences,
         node_type=request.node_type,
         strategy=request.strategy,
         priority=request.priority,

@@ -132,8 +132,10 @@ class Sampler:
         """Return the devices to ask: two, three for urgent tasks, or only this one if it is free.
 
         Weights are free slots times speed. `round-robin` takes the next of a shuffled ring in
-        which each device stands as often as it has slots.
+        which each device stands as often as it has slots. Only those are drawn from that have most
+        of what is preferred.
         """
+        eligible = preferred(contract, eligible)
         free_here = [own for own in eligible if own.is_self and _starts_at_once(own)]
         if free_here:
             return free_here  # it starts here before an offer would have come back
@@ -167,6 +169,20 @@ class Sampler:
             if peer in by_peer:
                 chosen[peer] = by_peer[peer]
         return list(chosen.values())
+
+
+def preferences_met(contract: Contract, candidate: Candidate) -> int:
+    """Return how much a device has of what is preferred, but not required."""
+    return sum(key in candidate.capabilities for key in contract.preferences)
+
+
+def preferred(contract: Contract, eligible: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Return those that have most of what is preferred, of those that have room; else all."""
+    with_room = [one for one in eligible if one.slots_free != 0]
+    if not contract.preferences or not with_room:
+        return eligible
+    most = max(preferences_met(contract, one) for one in with_room)
+    return [one for one in with_room if preferences_met(contract, one) == most]
 
 
 def choose(strategy: Strategy, accepted: Sequence[Acceptance]) -> Acceptance:

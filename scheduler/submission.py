@@ -227,6 +227,7 @@ class Submissions:
             module=submit.module,
             limits=submit.limits,
             requirements=submit.requirements,
+            preferences=submit.preferences,
             node_type=submit.node_type,
             strategy=submit.strategy,
             priority=submit.priority,

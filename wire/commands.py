@@ -75,7 +75,21 @@ class Rekey(Struct, frozen=True, tag_field="command", tag="rekey"):
     """Roll the network key: all members get a new one. Answered by `RekeyView`."""
 
 
-class Submit(Struct, frozen=True, kw_only=True, tag_field="command", tag="submit"):
+class Terms(Struct, frozen=True, kw_only=True):
+    """On which terms tasks are run: what their contract says beside what they are."""
+
+    limits: Limits = Limits()
+    requirements: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
+    preferences: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
+    node_type: Name | None = None
+    strategy: Strategy = Strategy.WEIGHTED
+    priority: Annotated[int, Meta(ge=0, le=2)] = 1
+    retries_max: Annotated[int, Meta(ge=0, le=100)] = 8
+    deadline_us: Duration = 3_600_000_000
+    durability: Durability | None = None
+
+
+class Submit(Terms, frozen=True, kw_only=True, tag_field="command", tag="submit"):
     """Run a batch. Answered by `Accepted` or `Refused`.
 
     The shell has stored the module, sealed the inputs under a new batch key, and sealed that key to
@@ -85,14 +99,6 @@ class Submit(Struct, frozen=True, kw_only=True, tag_field="command", tag="submit
     module: BlobRef
     tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
     key: SealedKey
-    limits: Limits = Limits()
-    requirements: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
-    node_type: Name | None = None
-    strategy: Strategy = Strategy.WEIGHTED
-    priority: Annotated[int, Meta(ge=0, le=2)] = 1
-    retries_max: Annotated[int, Meta(ge=0, le=100)] = 8
-    deadline_us: Duration = 3_600_000_000
-    durability: Durability | None = None
 
 
 class ListTasks(Struct, frozen=True, tag_field="command", tag="tasks"):

@@ -123,6 +123,7 @@ class Contract(Struct, frozen=True, kw_only=True):
     keys: Annotated[tuple[KeyFor, ...], Meta(min_length=1, max_length=STEWARDS_MAX + 16)]
     tasks_count: Annotated[int, Meta(ge=1, le=BATCH_TASKS_MAX)]
     tasks_root: Digest
+    preferences: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
 
     def __post_init__(self) -> None:
         """Refuse terms that contradict each other: msgspec makes it a decoding error."""

@@ -15,21 +15,18 @@ from meshd.cli.grammar import (
     CommandFailed,
     Session,
     TaskCommand,
-    capabilities,
-    duration_us,
     examples,
     pairs,
     pass_session,
-    size_bytes,
 )
 from meshd.cli.output import print_json
 from meshd.cli.program_output import give_output
+from meshd.cli.terms import terms_frame, terms_options
 from meshd.client import ControlClient, TaskInput
 from meshd.control_errors import CommandRefused, ContactLost
 from meshd.control_frames import Frame
 
 _TOO_MUCH_INPUT = "split the work into tasks with less input each"
-STRATEGIES = ("weighted", "round-robin", "least-loaded", "latency-aware")
 
 
 class SubmitCommand(TaskCommand):
@@ -98,74 +95,13 @@ def _complete_module(
     type=click.Path(readable=False),
     help="Where its standard output goes, whole or not at all; else to ours.",
 )
-@click.option(
-    "--require",
-    "requirements",
-    metavar="CAPABILITY",
-    multiple=True,
-    callback=capabilities,
-    help="What a device must provide, such as mem:4GiB; repeatable.",
-)
-@click.option("--type", "node_type", metavar="NAME", help="The type a device must be of.")
-@click.option(
-    "--strategy",
-    type=click.Choice(STRATEGIES),
-    default="weighted",
-    show_default=True,
-    help="How to choose among devices that accept.",
-)
-@click.option(
-    "--memory",
-    "memory_bytes",
-    metavar="SIZE",
-    callback=size_bytes(*bounds.MEMORY_BYTES),
-    help="The most memory it may use (512MiB).",
-)
-@click.option(
-    "--fuel",
-    type=click.IntRange(*bounds.FUEL),
-    metavar="N",
-    help="The most work it may do, about an instruction each (10 billion).",
-)
-@click.option(
-    "--timeout",
-    "wall_us",
-    metavar="DURATION",
-    callback=duration_us(*bounds.WALL_US),
-    help="The longest it may run (30s).",
-)
-@click.option(
-    "--output-max",
-    "output_bytes",
-    metavar="SIZE",
-    callback=size_bytes(0, bounds.OUTPUT_BYTES_MAX),
-    help="The most it may put out, standard error included (16MiB).",
-)
-@click.option(
-    "--deadline",
-    "deadline_us",
-    metavar="DURATION",
-    callback=duration_us(*bounds.DEADLINE_US),
-    help="How long it may take in all, waiting included (1h).",
-)
-@click.option(
-    "--retries",
-    "retries_max",
-    type=click.IntRange(*bounds.RETRIES),
-    metavar="N",
-    help="How often it goes to another device when one fails (8).",
-)
+@terms_options
 @click.option(
     "--env",
     metavar="NAME=VALUE",
     multiple=True,
     callback=pairs,
     help="A variable of its environment; repeatable.",
-)
-@click.option(
-    "--durability",
-    type=click.Choice(["mesh", "local"]),
-    help="Who keeps the task: several devices, or this one alone; else what can be had.",
 )
 @click.option("--detach", is_flag=True, help="Print the task's id and do not wait for it.")
 @pass_session
@@ -207,7 +143,7 @@ def submit(
                 input_file, bytes_max=bounds.INPUT_BYTES_MAX, what="input", hint=_TOO_MUCH_INPUT
             )
         task = TaskInput(args=arguments, env=env, stdin=stdin)
-        accepted = _submitted(client, program, task, _options(terms))
+        accepted = _submitted(client, program, task, terms_frame(terms))
         if detach:
             return _detached(session, accepted)
         return _attached(session, client, accepted["tasks"][0], to=to)
@@ -223,15 +159,6 @@ def _submitted(client: ControlClient, program: bytes, task: TaskInput, options: 
             hint="`meshctl tasks` shows whether the task is there",
             code="interrupted",
         ) from error
-
-
-def _options(terms: dict[str, object]) -> Frame:
-    """Return the terms as the daemon takes them; what was not given has the daemon's default."""
-    names = ("memory_bytes", "fuel", "wall_us", "output_bytes")
-    limits = {name: terms.pop(name) for name in names}
-    given = {name: value for name, value in terms.items() if value is not None}
-    given["limits"] = {name: value for name, value in limits.items() if value is not None}
-    return given
 
 
 def _detached(session: Session, accepted: Frame) -> int:

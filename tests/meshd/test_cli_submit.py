@@ -80,7 +80,7 @@ def test_all_terms_reach_the_daemon(node: ScriptedNode, home: Path, module: str)
     words = (
         "--require mem:4GiB --require arch:aarch64 --type server --strategy least-loaded"
         " --memory 64MiB --fuel 1000 --timeout 5s --deadline 2h --retries 2 --durability local"
-        " --env A=1 --env B=x=y --output-max 1MiB"
+        " --env A=1 --env B=x=y --output-max 1MiB --prefer cpu:8 --priority urgent"
     )
     assert run_in_process(meshctl, home, "submit", module, *words.split()).exit_code == 0
     command = node.asked[0]
@@ -89,6 +89,7 @@ def test_all_terms_reach_the_daemon(node: ScriptedNode, home: Path, module: str)
         memory_bytes=64 << 20, fuel=1000, wall_us=5_000_000, output_bytes=1 << 20
     )
     assert command.requirements == ("mem:4GiB", "arch:aarch64")
+    assert (command.preferences, command.priority) == (("cpu:8",), 2)
     assert (command.node_type, command.strategy) == ("server", Strategy.LEAST_LOADED)
     assert (command.deadline_us, command.retries_max) == (7_200_000_000, 2)
     assert command.durability is Durability.LOCAL

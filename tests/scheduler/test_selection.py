@@ -88,6 +88,41 @@ def test_one_eligible_device_is_asked_alone(strategy: Strategy) -> None:
     assert sampler.sample(contract(strategy=strategy), [candidate(1)]) == [candidate(1)]
 
 
+def test_what_is_preferred_ranks_and_is_no_must() -> None:
+    sampler = Sampler(rng=Random(1))
+    plain = [candidate(number) for number in range(1, 6)]
+    fast = candidate(7, capabilities=frozenset({"label:disk=fast"}))
+    fastest = candidate(8, capabilities=frozenset({"label:disk=fast", "cpu:8"}))
+    wanted = contract(preferences=("label:disk=fast", "cpu:8"))
+
+    assert sampler.sample(wanted, [*plain, fast, fastest]) == [fastest]
+    assert sampler.sample(wanted, [*plain, fast]) == [fast]
+    assert len(sampler.sample(wanted, plain)) == 2
+
+
+def test_a_preferred_device_that_is_full_is_not_waited_for() -> None:
+    sampler = Sampler(rng=Random(1))
+    fast = candidate(7, capabilities=frozenset({"label:disk=fast"}), slots_free=0)
+    asked = sampler.sample(contract(preferences=("label:disk=fast",)), [fast, candidate(1)])
+    assert asked == [candidate(1)]
+
+
+def test_a_free_device_gives_its_own_task_to_one_that_is_preferred() -> None:
+    own = candidate(9, is_self=True)
+    fast = candidate(7, capabilities=frozenset({"label:disk=fast"}))
+    wanted = contract(preferences=("label:disk=fast",))
+    assert Sampler(rng=Random(1)).sample(wanted, [own, fast]) == [fast]
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_preferences_hold_for_every_strategy(strategy: Strategy) -> None:
+    sampler = Sampler(rng=Random(1))
+    fast = candidate(7, capabilities=frozenset({"label:disk=fast"}))
+    wanted = contract(strategy=strategy, preferences=("label:disk=fast",))
+    devices = [candidate(number) for number in range(1, 4)]
+    assert all(sampler.sample(wanted, [*devices, fast]) == [fast] for _ in range(20))
+
+
 def first_counts(candidates: list[Candidate], draws: int = 4_000) -> Counter[str]:
     sampler = Sampler(rng=Random(7))
     return Counter(sampler.sample(contract(), candidates)[0].name for _ in range(draws))

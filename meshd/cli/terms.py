@@ -1,0 +1,114 @@
+"""On which terms tasks are run: the options that `submit`, `plan` and `map` share.
+
+The names of what they give are those of `wire.commands.Terms` and `wire.limits.Limits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+import click
+
+from meshd.cli import bounds
+from meshd.cli.grammar import capabilities, duration_us, size_bytes
+from meshd.control_frames import Frame
+
+STRATEGIES: Final = ("weighted", "round-robin", "least-loaded", "latency-aware")
+PRIORITIES: Final = ("low", "normal", "urgent")
+DURABILITIES: Final = ("mesh", "local")
+LIMITS: Final = ("memory_bytes", "fuel", "wall_us", "output_bytes")
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option(
+        "--require",
+        "requirements",
+        metavar="CAPABILITY",
+        multiple=True,
+        callback=capabilities,
+        help="What a device must provide, such as mem:4GiB; repeatable.",
+    ),
+    click.option(
+        "--prefer",
+        "preferences",
+        metavar="CAPABILITY",
+        multiple=True,
+        callback=capabilities,
+        help="What a device had better provide: those with most of it are asked first; repeatable.",
+    ),
+    click.option("--type", "node_type", metavar="NAME", help="The type a device must be of."),
+    click.option(
+        "--strategy",
+        type=click.Choice(STRATEGIES),
+        help="How to choose among devices that accept (weighted).",
+    ),
+    click.option(
+        "--priority",
+        type=click.Choice(PRIORITIES),
+        help="Which tasks go first; for urgent ones more devices are asked at once (normal).",
+    ),
+    click.option(
+        "--memory",
+        "memory_bytes",
+        metavar="SIZE",
+        callback=size_bytes(*bounds.MEMORY_BYTES),
+        help="The most memory it may use (512MiB).",
+    ),
+    click.option(
+        "--fuel",
+        type=click.IntRange(*bounds.FUEL),
+        metavar="N",
+        help="The most work it may do, about an instruction each (10 billion).",
+    ),
+    click.option(
+        "--timeout",
+        "wall_us",
+        metavar="DURATION",
+        callback=duration_us(*bounds.WALL_US),
+        help="The longest it may run (30s).",
+    ),
+    click.option(
+        "--output-max",
+        "output_bytes",
+        metavar="SIZE",
+        callback=size_bytes(0, bounds.OUTPUT_BYTES_MAX),
+        help="The most it may put out, standard error included (16MiB).",
+    ),
+    click.option(
+        "--deadline",
+        "deadline_us",
+        metavar="DURATION",
+        callback=duration_us(*bounds.DEADLINE_US),
+        help="How long it may take in all, waiting included (1h).",
+    ),
+    click.option(
+        "--retries",
+        "retries_max",
+        type=click.IntRange(*bounds.RETRIES),
+        metavar="N",
+        help="How often it goes to another device when one fails (8).",
+    ),
+    click.option(
+        "--durability",
+        type=click.Choice(DURABILITIES),
+        help="Who keeps the task: several devices, or this one alone (local).",
+    ),
+)
+
+
+def terms_options(function: _Function) -> _Function:
+    """Give a command the options of tasks' terms."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def terms_frame(terms: Mapping[str, object]) -> Frame:
+    """Return terms as the daemon takes them; what was not given has the daemon's default."""
+    given = {name: value for name, value in terms.items() if value not in (None, ())}
+    if "priority" in given:
+        given["priority"] = PRIORITIES.index(str(given["priority"]))
+    given["limits"] = {name: given.pop(name) for name in LIMITS if name in given}
+    return given
