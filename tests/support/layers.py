@@ -48,6 +48,7 @@ SHELLS = frozenset(
         "meshd.cli.streams",
         "meshd.cli.submission",
         "meshd.cli.tasks",
+        "meshd.cli.terms",
         "meshd.cli.version",
         "meshd.cli.watch",
         "meshd.client",
