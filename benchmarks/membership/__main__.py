@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import multiprocessing
+import os
+from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
-from benchmarks.membership.jobs import PROTOCOLS, Job, run
+from benchmarks.membership.jobs import PROTOCOLS, Done, Job, grouped, run
 from benchmarks.membership.rows import ROWS, Row, beside, figure, shown, worst
-from benchmarks.membership.scenarios import Outcome
 
 PROCESSES_COUNT = 2
 LINE = "{:36} {:>5} {:8} {:>14} {:>12} {:>6} {:>6} {:>8}  {}"
@@ -33,24 +35,29 @@ def main() -> None:
     parser.add_argument("--nodes-max", type=int, default=1_000, help="no row with more nodes")
     parser.add_argument("--protocols", nargs="+", choices=sorted(PROTOCOLS), default=[*PROTOCOLS])
     options = parser.parse_args()
-    rows = [
-        (number, _with_seeds(row, options.seeds, is_quick=options.quick))
-        for number, row in enumerate(ROWS)
+    rows = {
+        place: _with_seeds(row, options.seeds, is_quick=options.quick)
+        for place, row in enumerate(ROWS)
         if any(part in row.name for part in options.rows)
         and options.nodes_min <= row.node_count <= options.nodes_max
-    ]
+    }
     head = ("row", "nodes", "protocol", "figure", "bar", "seeds", "worst", "wall s", "beside")
-    print(LINE.format(*head))
-    with ProcessPoolExecutor(PROCESSES_COUNT) as pool:
-        jobs = [
-            _jobs(number, row, protocol, options.first_seed)
-            for number, row in rows
-            for protocol in options.protocols
-            if row.is_for_swim or protocol != "swim"
-        ]
-        done = pool.map(run, itertools.chain(*jobs))
-        for of_one_line in jobs:
-            _print_line(of_one_line, [next(done) for _ in of_one_line])
+    print(LINE.format(*head), flush=True)
+    jobs = [
+        job
+        for protocol in options.protocols
+        for group in grouped([place for place in rows if _is_for(protocol, rows[place])])
+        for job in _jobs({place: rows[place] for place in group}, protocol, options.first_seed)
+    ]
+    # Taken by the processes: a gigabyte of small objects is found faster in huge pages.
+    os.environ |= {"PYTHONMALLOC": "malloc", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    with ProcessPoolExecutor(PROCESSES_COUNT, multiprocessing.get_context("spawn")) as pool:
+        of_line: defaultdict[tuple[int, str], list[Done]] = defaultdict(list)
+        for done in itertools.chain.from_iterable(pool.map(run, jobs)):
+            seeds = of_line[done.row, done.protocol]
+            seeds.append(done)
+            if len(seeds) == rows[done.row].seeds_count:
+                _print_line(seeds)
 
 
 def _with_seeds(row: Row, seeds_count: int | None, *, is_quick: bool) -> Row:
@@ -58,22 +65,35 @@ def _with_seeds(row: Row, seeds_count: int | None, *, is_quick: bool) -> Row:
     return replace(row, seeds_count=seeds_count or usual_count)
 
 
-def _jobs(number: int, row: Row, protocol: str, first_seed: int) -> list[Job]:
-    return [Job(number, protocol, first_seed + offset) for offset in range(row.seeds_count)]
+def _is_for(protocol: str, row: Row) -> bool:
+    return row.is_for_swim or protocol != "swim"
 
 
-def _print_line(jobs: list[Job], done: list[tuple[Outcome, float]]) -> None:
-    row = ROWS[jobs[0].row]
-    outcomes = [outcome for outcome, _ in done]
+def _jobs(rows: dict[int, Row], protocol: str, first_seed: int) -> list[Job]:
+    """Return a job for each seed, of all rows that want as many seeds."""
+    seeds_count = max(row.seeds_count for row in rows.values())
+    return [
+        Job(
+            rows=tuple(place for place, row in rows.items() if offset < row.seeds_count),
+            protocol=protocol,
+            seed=first_seed + offset,
+        )
+        for offset in range(seeds_count)
+    ]
+
+
+def _print_line(seeds: list[Done]) -> None:
+    row = ROWS[seeds[0].row]
+    outcomes = [done.outcome for done in seeds]
     columns = (
         row.name,
         row.node_count,
-        jobs[0].protocol,
+        seeds[0].protocol,
         shown(row, figure(row, outcomes)),
         row.bar,
         len(outcomes),
-        jobs[worst(outcomes)].seed,
-        f"{sum(seconds for _, seconds in done):.0f}",
+        seeds[worst(outcomes)].seed,
+        f"{sum(done.seconds for done in seeds):.0f}",
         beside(outcomes),
     )
     print(LINE.format(*columns), flush=True)

@@ -18,7 +18,6 @@ from benchmarks.membership.scenarios import (
     Scenario,
     percentile,
     run_until,
-    settle,
 )
 from simulations.seeds import source
 
@@ -58,7 +57,6 @@ def new_capability(mesh: MeshdMesh, seed: int) -> Outcome:
     the start of its process until each other device would answer `find` with it, at once and
     without asking anybody. In the end all are really asked, and who does not name it never did.
     """
-    settle(mesh)
     provider = source(seed, "provider").randrange(mesh.node_count)
     others = [node for node in range(mesh.node_count) if node != provider]
     mesh.stop(provider)
@@ -92,7 +90,6 @@ def removed_at_one(mesh: MeshdMesh, seed: int) -> Outcome:
     for it. One further device hears nobody from half a minute before on. Beside: its seconds from
     the heal, and those from its first link to another than the removed one.
     """
-    settle(mesh)
     drawn = source(seed, "removal").sample(range(mesh.node_count), 3)
     admin, removed, cut_off = drawn
     others = [node for node in range(mesh.node_count) if node not in (removed, cut_off)]
@@ -118,7 +115,7 @@ def removed_at_one(mesh: MeshdMesh, seed: int) -> Outcome:
 
 @of_meshd
 def dht_lookup(mesh: MeshdMesh, seed: int) -> Outcome:
-    """Devices that know a tenth of the mesh look for what three devices provide.
+    """Nothing has started; devices that know a tenth of the mesh look for what three provide.
 
     The samples are the seconds of a lookup in the DHT, in which a question to a device without a
     link costs what one over a link costs. Beside it, the same with dials; these lookups from the
@@ -149,11 +146,11 @@ def dht_lookup(mesh: MeshdMesh, seed: int) -> Outcome:
 def lied_to(mesh: MeshdMesh, seed: int) -> Outcome:
     """A fifth of the devices lie to lookups for what three honest ones provide.
 
-    Liars keep no records. For providers they name ten devices that have died, where a dial waits
-    until it runs out, and each other; for nearer devices each other, and ids that nobody has, next
-    to the key. The sample is the share of lookups at honest devices that named no provider, in
-    percent. Beside it: how many there were, the share that was repeated thoroughly, and the time
-    from the question of a person to the answer.
+    Nothing has started. Liars keep no records. For providers they name ten devices that have died,
+    where a dial waits until it runs out, and each other; for nearer devices each other, and ids
+    that nobody has, next to the key. The sample is the share of lookups at honest devices that
+    named no provider, in percent. Beside it: how many there were, the share that was repeated
+    thoroughly, and the time from the question of a person to the answer.
     """
     rng = source(seed, "liars")
     shuffled = rng.sample(range(mesh.node_count), mesh.node_count)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.membership import meshd_scenarios, scenarios
-from benchmarks.membership.mesh import US_PER_MS, US_PER_S
+from benchmarks.membership.mesh import US_PER_MS, US_PER_S, MeshSettings
 from benchmarks.membership.scenarios import Outcome, Scenario, percentile
 
 ROUND = 2
@@ -31,6 +31,19 @@ class Row:
     jitter_us: int = 20 * US_PER_MS
     members_max: int | None = None
     is_for_swim: bool = True
+    begins_settled: bool = True  # False: the scenario starts the nodes itself
+
+    def settings(self, seed: int) -> MeshSettings:
+        """Return what the mesh of a seed is made of."""
+        return MeshSettings(
+            seed=seed,
+            node_count=self.node_count,
+            loss_permille=self.loss_permille,
+            has_telemetry=self.has_telemetry,
+            latency_us=self.latency_us,
+            jitter_us=self.jitter_us,
+            members_max=self.members_max,
+        )
 
 
 ROWS = (
@@ -144,6 +157,7 @@ ROWS = (
         quick_seeds_count=3,
         bar="1.5 s",
         unit="s",
+        begins_settled=False,
     ),
     Row(
         name="idle, with telemetry",
@@ -217,6 +231,7 @@ ROWS = (
         latency_us=25 * US_PER_MS,
         jitter_us=0,
         members_max=100,
+        begins_settled=False,
         is_for_swim=False,
     ),
     Row(
@@ -228,6 +243,7 @@ ROWS = (
         bar="0.5 %",
         unit="%",
         members_max=30,
+        begins_settled=False,
         is_for_swim=False,
     ),
 )

@@ -1,6 +1,7 @@
 """What befalls a mesh in each row of the table, and what is measured, whatever its protocol.
 
-Each scenario gets a mesh that nothing has happened to, and returns what one seed gave.
+Each scenario gets a mesh that has settled, unless it says that nothing has started, and returns
+what one seed gave.
 """
 
 from __future__ import annotations
@@ -46,7 +47,6 @@ NEVER = float("inf")
 
 def crash_seen_by_all(mesh: Mesh, seed: int) -> Outcome:
     """A node loses power: seconds until each of the others holds it for dead."""
-    settle(mesh)
     changes, begun_us = mesh.watch(every_us=WATCH_US), mesh.now_us
     victim = source(seed, "victim").randrange(mesh.node_count)
     others = [node for node in range(mesh.node_count) if node != victim]
@@ -65,7 +65,6 @@ def crash_seen_by_all(mesh: Mesh, seed: int) -> Outcome:
 
 def false_deaths(mesh: Mesh, seed: int) -> Outcome:
     """Nothing happens for an hour but losses: how many views of a node turned to dead."""
-    settle(mesh)
     changes = mesh.watch(every_us=HOUR_WATCH_US)
     mesh.run_for(HOUR_US)
     everybody = set(range(mesh.node_count))
@@ -84,7 +83,6 @@ def frozen(mesh: Mesh, seed: int) -> Outcome:
     frozen node turned to dead or back in this minute, as the events of Serf would tell, and the
     same with the time after it in which they return.
     """
-    settle(mesh)
     count = mesh.node_count
     stalling = sorted(source(seed, "frozen").sample(range(count), count // 10))
     healthy = set(range(count)) - set(stalling)
@@ -118,7 +116,6 @@ def half_cut(mesh: Mesh, seed: int) -> Outcome:
 
     What the node itself believes is not counted, but told beside.
     """
-    settle(mesh)
     count = mesh.node_count
     deaf, heard = source(seed, "half-cut").sample(range(count), 2)
     others = set(range(count)) - {deaf}
@@ -140,7 +137,6 @@ def healed_after(split_us: int) -> Scenario:
 
     def healed(mesh: Mesh, seed: int) -> Outcome:
         """Seconds from the heal until no view is wrong."""
-        settle(mesh)
         count = mesh.node_count
         shuffled = source(seed, "halves").sample(range(count), count)
         one, other = shuffled[: count // 2], shuffled[count // 2 :]
@@ -161,7 +157,6 @@ def all_down_and_back(mesh: Mesh, seed: int) -> Outcome:
 
     The sample is the seconds from the last start until no view is wrong.
     """
-    settle(mesh)
     rng = source(seed, "all down")
     everybody = range(mesh.node_count)
     stays = rng.choice(everybody)
@@ -177,7 +172,10 @@ def all_down_and_back(mesh: Mesh, seed: int) -> Outcome:
 
 
 def join_storm(mesh: Mesh, seed: int) -> Outcome:
-    """All start at once, one moment after the first: seconds until no view is wrong."""
+    """Nothing has started; all do at once, one moment after the first.
+
+    The sample is the seconds until no view is wrong.
+    """
     mesh.start([0])
     mesh.run_for(SETTLE_US)
     mesh.start(range(1, mesh.node_count))
@@ -186,7 +184,6 @@ def join_storm(mesh: Mesh, seed: int) -> Outcome:
 
 def idle_cost(mesh: Mesh, seed: int) -> Outcome:
     """Nothing happens: frame bytes that a node receives, in kbit/s, mean over the nodes."""
-    settle(mesh)
     mesh.run_for(SETTLE_US)
     before = mesh.traffic()
     mesh.run_for(IDLE_US)
