@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from scheduler.batch import Batch, inline_bytes_of
@@ -111,6 +111,18 @@ class Dispatch:
         """A device accepted and then gave the lease back: others first."""
         self.placements.pause(executor, REFUSED_PAUSE_US, now_us=now_us)
 
+    def exclusions(
+        self, batch: Batch, index: int, candidates: Iterable[Candidate], *, now_us: int
+    ) -> tuple[list[Candidate], dict[PeerId, tuple[Exclusion, str]]]:
+        """Return who may be asked for a task now, and for every other device why not."""
+        return self.placements.exclusions(
+            batch.batch,
+            batch.contract.body,
+            candidates,
+            failed_on=batch.progress[index].failed_on or {},
+            now_us=now_us,
+        )
+
     def _round(
         self, candidates: list[Candidate], *, now_us: int
     ) -> tuple[list[Effect], list[Batch]]:
@@ -132,14 +144,11 @@ class Dispatch:
         if not self.placements.has_room:
             return []
         contract = batch.contract.body
-        eligible, _ = self.placements.exclusions(batch.batch, contract, candidates, now_us=now_us)
+        eligible, _ = self.exclusions(batch, next(batch.waiting()), candidates, now_us=now_us)
         if not eligible:
             return []
-        failed_on = batch.progress[next(batch.waiting())].failed_on or {}
-        # When all have failed it, one of them may do better the next time: retries are counted.
-        able = [one for one in eligible if one.peer not in failed_on] or eligible
-        indices = self._chunk(batch, chunk_size(batch.waiting_count, able))
-        offer, placement = self.placements.open(batch.batch, contract, indices, able)
+        indices = self._chunk(batch, chunk_size(batch.waiting_count, eligible))
+        offer, placement = self.placements.open(batch.batch, contract, indices, eligible)
         batch.place(indices)
         message = OfferMessage(
             offer=offer,
@@ -204,9 +213,8 @@ class Dispatch:
         return effects + self.leasing.grant(offer, batch, executor, indices, now_us=now_us)
 
     def _why_waiting(self, batch: Batch, candidates: list[Candidate], *, now_us: int) -> str:
-        eligible, excluded = self.placements.exclusions(
-            batch.batch, batch.contract.body, candidates, now_us=now_us
-        )
+        first = next(batch.waiting())
+        eligible, excluded = self.exclusions(batch, first, candidates, now_us=now_us)
         return _BUSY if eligible else _waiting_because(list(excluded.values()))
 
     def _explain(self, batch: Batch, text: str) -> list[Effect]:

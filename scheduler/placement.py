@@ -6,8 +6,9 @@ Kuck 1987): large ones save messages at first, small ones balance the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from scheduler.selection import (
     PERMANENT,
@@ -28,6 +29,7 @@ CHUNKS_PER_SLOT = 2
 REFUSED_PAUSE_US = 300_000
 SILENT_PAUSE_US = 2_000_000
 PAUSED_MAX = 4_096
+NOBODY: Mapping[PeerId, str] = MappingProxyType({})
 
 # A refusal for one of these reasons stands for this contract, not only for now.
 LASTING = frozenset(
@@ -95,18 +97,36 @@ class Placements:
         return len(self._open) < PLACEMENTS_MAX
 
     def exclusions(
-        self, batch: BatchId, contract: Contract, candidates: Iterable[Candidate], *, now_us: int
+        self,
+        batch: BatchId,
+        contract: Contract,
+        candidates: Iterable[Candidate],
+        *,
+        engaged: Collection[PeerId] = (),
+        failed_on: Mapping[PeerId, str] = NOBODY,
+        now_us: int,
     ) -> tuple[list[Candidate], dict[PeerId, tuple[Exclusion, str]]]:
-        """Return who is eligible now, and for everybody else the rule that excludes it."""
+        """Return who is eligible now, and for everybody else the rule that excludes it.
+
+        Those `engaged` have the task or have done it; those it `failed_on` are asked when nobody
+        else is left.
+        """
         eligible: list[Candidate] = []
         excluded: dict[PeerId, tuple[Exclusion, str]] = {}
         for candidate in candidates:
             reason = self._exclusion(batch, contract, candidate, now_us)
-            if reason is None:
+            if candidate.peer in engaged:
+                excluded[candidate.peer] = Exclusion.ENGAGED, "it has this task, or has done it"
+            elif reason is None:
                 eligible.append(self._with_room_left(candidate))
             else:
                 excluded[candidate.peer] = reason
-        return eligible, excluded
+        able = [one for one in eligible if one.peer not in failed_on]
+        if not able:  # one of them may do better the next time: retries are counted
+            return eligible, excluded
+        for peer in [one.peer for one in eligible if one.peer in failed_on]:
+            excluded[peer] = Exclusion.FAILED_THIS_TASK, failed_on[peer]
+        return able, excluded
 
     def open(
         self,

@@ -35,6 +35,7 @@ class Exclusion(enum.StrEnum):
     NODE_TYPE = "node_type"
     ENGINE_PROFILE = "engine_profile"
     BREAKER_OPEN = "breaker_open"
+    ENGAGED = "engaged"
     FAILED_THIS_TASK = "failed_this_task"
     REFUSED = "refused"
     REFUSED_RECENTLY = "refused_recently"

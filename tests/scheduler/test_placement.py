@@ -145,6 +145,26 @@ def test_a_device_on_probation_is_offered_one_thing_at_a_time() -> None:
     assert excluded_of(made, probed) == {probed.peer: Exclusion.BREAKER_OPEN}
 
 
+def test_those_engaged_are_not_asked_again_and_those_who_failed_only_when_nobody_else_is_left() -> (
+    None
+):
+    made = placements()
+    failed = {TWO.peer: "worker_died: it crashed"}
+
+    eligible, excluded = made.exclusions(
+        BATCH, CONTRACT, [ONE, TWO, THREE], engaged=(ONE.peer,), failed_on=failed, now_us=0
+    )
+    assert eligible == [THREE]
+    assert excluded[ONE.peer][0] is Exclusion.ENGAGED
+    assert excluded[TWO.peer] == (Exclusion.FAILED_THIS_TASK, "worker_died: it crashed")
+
+    eligible, excluded = made.exclusions(
+        BATCH, CONTRACT, [ONE, TWO], engaged=(ONE.peer,), failed_on=failed, now_us=0
+    )
+    assert eligible == [TWO]
+    assert excluded.keys() == {ONE.peer}
+
+
 def test_offers_out_are_bounded() -> None:
     made = placements()
     offers = [made.open(BATCH, CONTRACT, (0,), [ONE])[0] for _ in range(PLACEMENTS_MAX)]
