@@ -22,11 +22,13 @@ from wire.commands import (
     Invite,
     ListPeers,
     ListTasks,
+    Plan,
     Rekey,
     Remove,
     Terms,
     WaitBatch,
     WaitTask,
+    WhyTask,
 )
 from wire.content import Invocation
 from wire.ids import BATCH_TASKS_MAX
@@ -119,8 +121,10 @@ Request: TypeAlias = (
     | Find
     | Invite
     | SubmitRequest
+    | Plan
     | ListTasks
     | GetTask
+    | WhyTask
     | WaitTask
     | WaitBatch
     | GetResult

@@ -29,6 +29,7 @@ from wire.commands import (
     GetStatus,
     Invite,
     ListPeers,
+    Plan,
     Rekey,
     Remove,
     Submit,
@@ -344,6 +345,8 @@ class MeshNode:
                 return self._neighbours.network_keys.on_rekey(request, now_us=now_us)
             case Submit():
                 return self._work.on_submit(request, command)
+            case Plan():
+                return self._work.on_plan(request, command)
             case _:
                 return self._work.enquiries.on_asked(request, command)
 

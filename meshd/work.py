@@ -25,6 +25,7 @@ from scheduler.convening import Colleague
 from scheduler.dispatch import OfferUnanswered
 from scheduler.enquiries import Enquiries
 from scheduler.executor import Executor
+from scheduler.explainer import Explainer
 from scheduler.held_leases import HeldLeaseEnds, ProgressDue
 from scheduler.leases import GrantedLeaseEnds, LeaseBook
 from scheduler.outcomes import DeadlineDue
@@ -41,11 +42,12 @@ from scheduler.steward import (
     StewardTimer,
 )
 from scheduler.stewardship import Stewardship
-from scheduler.submission import BatchDurable
+from scheduler.submission import BatchDurable, sketch
 from scheduler.verification import DecisionTick
 from scheduler.waiting import PlacementReview
 from telemetry.sample import Sample
-from wire.commands import Submit
+from wire.answers import WhyView
+from wire.commands import Plan, Submit
 from wire.effects import Answer, Effect
 from wire.events import (
     AskedNoMore,
@@ -125,21 +127,29 @@ class Work:
     def on_restarted(self, store: StoreId, rows: RowsByKind) -> list[Effect]:
         """Begin: the store's id is in what a steward signs."""
         neighbours, settings = self._neighbours, self._settings
+        office = Stewardship(
+            signer=self._signer,
+            mesh=self._mesh,
+            store=store,
+            engine_profile=settings.engine_profile,
+            may=neighbours.may,
+            chain_of=neighbours.chain_of,
+            wall_us=self._device.wall_us,
+            on_changed=self._on_tasks_changed,
+            is_linked=neighbours.links.__contains__,
+            reach=self._reach,
+        )
+        placements = Placements(sampler=Sampler(rng=self._rng))
+        self.explainer = Explainer(
+            office=office,
+            placements=placements,
+            candidates=self._candidates,
+            name_of=neighbours.name_of,
+        )
         self.steward = Steward(
-            Stewardship(
-                signer=self._signer,
-                mesh=self._mesh,
-                store=store,
-                engine_profile=settings.engine_profile,
-                may=neighbours.may,
-                chain_of=neighbours.chain_of,
-                wall_us=self._device.wall_us,
-                on_changed=self._on_tasks_changed,
-                is_linked=neighbours.links.__contains__,
-                reach=self._reach,
-            ),
+            office,
             standings=neighbours.standings,
-            placements=Placements(sampler=Sampler(rng=self._rng)),
+            placements=placements,
             leases=LeaseBook(lease_us=settings.lease_us),
             candidates=self._candidates,
             colleagues=self._colleagues,
@@ -150,6 +160,7 @@ class Work:
             batches=self.steward.batches,
             name_of=neighbours.name_of,
             cancel=self.steward.on_cancel,
+            why=self._why,
         )
         self._is_begun = True
         return [
@@ -265,6 +276,22 @@ class Work:
 
         return self._neighbours.lookups.find(submit.requirements, via="any", then=after_lookup)
 
+    def on_plan(self, request: int, plan: Plan) -> list[Effect]:
+        """Say where tasks would go, once those are known that may have to be looked up."""
+
+        def answer(_: str, __: list[Member]) -> list[Effect]:
+            view = self.explainer.plan(
+                self.steward.contract_of_plan(plan),
+                plan.tasks_count,
+                stewards=[one.name for one in self.steward.would_ask(plan.durability)],
+                now_us=self._device.now_us,
+            )
+            return [Answer(request, view)]
+
+        if not plan.requirements or self.steward.nobody_eligible(sketch(plan)) is None:
+            return answer("", [])
+        return self._neighbours.lookups.find(plan.requirements, via="any", then=answer)
+
     # --- details ----------------------------------------------------------------------------
 
     def _on_executor_timer(self, key: Hashable) -> list[Effect] | None:
@@ -317,6 +344,9 @@ class Work:
 
     def _on_tasks_changed(self, batch: Batch, indices: Sequence[int]) -> list[Effect]:
         return self.enquiries.on_changed(batch, indices)
+
+    def _why(self, batch: Batch, index: int) -> WhyView:
+        return self.explainer.why(batch, index, now_us=self._device.now_us)
 
     def _lacks(self, capabilities: Iterable[str]) -> list[str]:
         return missing(capabilities, frozenset(self._settings.capabilities))

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from scheduler.errors import IllegalTransition
 from scheduler.paxos import LOWEST, Acceptor, Proposer
+from scheduler.placement import Placement
 from scheduler.states import TaskEvent, TaskState, next_state
 from wire.answers import TaskView
 from wire.execution import ExecutionStatus
@@ -128,6 +129,7 @@ class TaskProgress:
     decided: Decided | None = None
     is_placing: bool = False
     is_deciding: bool = False
+    placed: Placement | None = None  # the offer that led to the lease it has
     failed_on: dict[PeerId, str] | None = None  # with the reason, in the order they failed
     # How often outputs under a lease could not be had, UNUSABLE_MAX when one was wrong.
     unusable: dict[LeaseRef, int] | None = None
@@ -289,7 +291,7 @@ class Batch:
             task.executor = task.decided.executor
             task.attempts = max(task.attempts, row.attempts.get(index, 0))
             task.is_deciding = False
-            task.failed_on = task.unusable = None
+            task.failed_on = task.unusable = task.placed = None
             self.undecided_count -= 1
             self.move(index, _DECISIONS[outcome.kind], outcome.reason)
             if outcome.kind is OutcomeKind.RESULT:

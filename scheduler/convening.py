@@ -84,6 +84,12 @@ class Convening:
         due = SetTimer(ConveneDue(self._count), ANSWER_US_MAX)
         return [*(Send(one.peer, asked) for one in chosen), due]
 
+    def would_ask(self, durability: Durability | None) -> list[Colleague]:
+        """Return whom a submission would be kept with, if they agree."""
+        if durability is not Durability.MESH:
+            return []
+        return _mixed(self.colleagues())[:ASKED_MAX]
+
     def on_agreed(self, peer: PeerId, agreed: StewardAgreed) -> list[Effect]:
         """Name it; with two the batch is made."""
         convening = self._open.get(agreed.token)

@@ -210,6 +210,8 @@ class Dispatch:
         if not indices or not is_willing or not self.office.may(executor, Role.EXECUTOR):
             return effects + _released(offer, placement)
         indices = indices[: best.tasks_count]
+        for index in indices:
+            batch.progress[index].placed = placement
         return effects + self.leasing.grant(offer, batch, executor, indices, now_us=now_us)
 
     def _why_waiting(self, batch: Batch, candidates: list[Candidate], *, now_us: int) -> str:

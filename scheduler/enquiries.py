@@ -24,6 +24,7 @@ from wire.answers import (
     ResultView,
     TaskList,
     TaskView,
+    WhyView,
 )
 from wire.commands import (
     CancelTask,
@@ -33,6 +34,7 @@ from wire.commands import (
     ListTasks,
     WaitBatch,
     WaitTask,
+    WhyTask,
 )
 from wire.effects import Answer, Effect, Load
 from wire.events import Loaded
@@ -68,6 +70,7 @@ class Enquiries:
     batches: dict[BatchId, Batch]  # the steward's
     name_of: Callable[[PeerId], str]
     cancel: Callable[[Batch, int], list[Effect]]
+    why: Callable[[Batch, int], WhyView]
     _readings: dict[int, _Reading] = field(default_factory=dict)
     _waiters: Waiters = field(init=False)
     _count: int = 0
@@ -79,7 +82,14 @@ class Enquiries:
     def on_asked(
         self,
         request: int,
-        command: ListTasks | GetTask | WaitTask | WaitBatch | GetResult | CancelTask | GetReceipt,
+        command: ListTasks
+        | GetTask
+        | WhyTask
+        | WaitTask
+        | WaitBatch
+        | GetResult
+        | CancelTask
+        | GetReceipt,
     ) -> list[Effect]:
         """Answer now, or when there is an answer."""
         if isinstance(command, ListTasks):
@@ -91,6 +101,8 @@ class Enquiries:
         match command:
             case GetTask():
                 return [Answer(request, self._view(batch, index))]
+            case WhyTask():
+                return [Answer(request, self.why(batch, index))]
             case WaitTask():
                 return self._waiters.wait(request, batch, index)
             case WaitBatch():

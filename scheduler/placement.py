@@ -53,12 +53,14 @@ class Placement:
     strategy: Strategy
     asked: dict[PeerId, Candidate]
     accepted: dict[PeerId, Acceptance] = field(default_factory=dict)
-    refused: set[PeerId] = field(default_factory=set)
+    refused: dict[PeerId, str] = field(default_factory=dict)  # with the reason
 
     @property
     def silent(self) -> list[PeerId]:
         """Return those who have not answered."""
-        return [peer for peer in self.asked if peer not in self.refused | self.accepted.keys()]
+        return [
+            peer for peer in self.asked if peer not in self.refused.keys() | self.accepted.keys()
+        ]
 
     @property
     def is_answered(self) -> bool:
@@ -148,6 +150,11 @@ class Placements:
             self._asked[peer] = self._asked.get(peer, 0) + len(indices)
         return self._count, placement
 
+    def of(self, batch: BatchId, index: int) -> Placement | None:
+        """Return the offer that is out for a task."""
+        offers = (one for one in self._open.values() if one.batch == batch)
+        return next((one for one in offers if index in one.indices), None)
+
     def on_accepted(
         self, offer: int, peer: PeerId, *, tasks_count: int, wait_us: int
     ) -> Placement | None:
@@ -168,9 +175,9 @@ class Placements:
         if placement is None or peer not in placement.asked:
             return None
         placement.accepted.pop(peer, None)
-        placement.refused.add(peer)
+        placement.refused[peer] = f"{reason} {detail}".strip()
         if reason in LASTING:
-            self._refusals.setdefault(placement.batch, {})[peer] = f"{reason} {detail}".strip()
+            self._refusals.setdefault(placement.batch, {})[peer] = placement.refused[peer]
         else:
             self.pause(peer, REFUSED_PAUSE_US, now_us=now_us)
         return placement

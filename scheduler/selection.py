@@ -129,6 +129,10 @@ class Sampler:
     rng: Random
     _ring: list[PeerId] = field(default_factory=list)
 
+    def twin(self, rng: Random) -> Sampler:
+        """Return one that stands where this one does and draws from `rng`, to see what it would."""
+        return Sampler(rng=rng, _ring=list(self._ring))
+
     def sample(self, contract: Contract, eligible: Sequence[Candidate]) -> list[Candidate]:
         """Return the devices to ask: two, three for urgent tasks, or only this one if it is free.
 

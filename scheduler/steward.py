@@ -45,7 +45,7 @@ from scheduler.submission import BatchDurable, Submissions, UnconfirmedDue
 from scheduler.verification import Verification
 from scheduler.waiting import PlacementReview, WaitingBatches
 from wire.answers import Refused
-from wire.commands import Submit
+from wire.commands import Plan, Submit
 from wire.effects import Effect, Persist, Row, SetTimer, Trace
 from wire.events import Fetched, FetchFailed, Loaded
 from wire.ids import BatchId, PeerId
@@ -71,6 +71,7 @@ from wire.messages import (
     StewardMessage,
     Voted,
 )
+from wire.tasks import Contract, Durability
 
 LEASE_RESTART_MARGIN_PERCENT = 2
 
@@ -175,6 +176,8 @@ class Steward:
         # What only one part decides is that part's.
         self.refusal: Callable[[Submit], Refused | None] = self._submissions.refusal
         self.nobody_eligible: Callable[[Submit], Refused | None] = self._submissions.nobody_eligible
+        self.contract_of_plan: Callable[[Plan], Contract] = self._submissions.contract_of_plan
+        self.would_ask: Callable[[Durability | None], list[Colleague]] = self._convening.would_ask
 
     @property
     def batches(self) -> dict[BatchId, Batch]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec import convert
+
 from scheduler.batch import BATCH_ROW, Batch, BatchRow, inline_bytes_of
 from scheduler.keeping import kept_batch, offered_blobs, retired
 from scheduler.ledger import UNDECIDED_INLINE_BYTES_MAX, UNDECIDED_TASKS_MAX
@@ -17,14 +19,16 @@ from scheduler.stewardship import Stewardship
 from scheduler.waiting import WaitingBatches
 from wire.answers import Accepted, RefusalCode, Refused
 from wire.answers import Candidate as CandidateView
-from wire.commands import Submit
+from wire.blobs import blob_ref
+from wire.commands import Plan, Submit, Terms
+from wire.content import Content
 from wire.effects import Answer, Effect, Persist, Row, SetTimer
 from wire.errors import CannotUnseal
 from wire.ids import BatchId, PeerId, peer_text
 from wire.membership import Role
 from wire.messages import BatchKept
 from wire.signed import sign
-from wire.tasks import Contract, Durability, KeyFor, task_id_of, tasks_root_of
+from wire.tasks import Contract, Durability, KeyFor, Task, task_id_of, tasks_root_of
 from wire.tasks import Steward as NamedSteward
 
 CLOSEST_MAX = 5
@@ -135,6 +139,10 @@ class Submissions:
             closest=views,
         )
 
+    def contract_of_plan(self, plan: Plan) -> Contract:
+        """Return what the contract of tasks on these terms would say, but for the tasks."""
+        return self._contract(sketch(plan), (), nonce=bytes(16))
+
     def found(
         self, request: int, submit: Submit, co_stewards: tuple[NamedSteward, ...]
     ) -> list[Effect]:
@@ -240,6 +248,14 @@ class Submissions:
             tasks_count=len(submit.tasks),
             tasks_root=tasks_root_of(submit.tasks),
         )
+
+
+def sketch(plan: Plan) -> Submit:
+    """Return a submission on the terms of a plan: of one task, and of a module of no content."""
+    nothing = Content(inline=b"")
+    terms = {name: getattr(plan, name) for name in Terms.__struct_fields__}
+    made = {"module": blob_ref(b""), "tasks": (Task(index=0, input=nothing),), "key": bytes(80)}
+    return convert({**terms, **made}, Submit)
 
 
 def _wanted(contract: Contract) -> str:

@@ -188,6 +188,53 @@ class TaskList(Struct, frozen=True, kw_only=True, tag_field="answer", tag="tasks
     is_truncated: bool
 
 
+class DeviceReason(Struct, frozen=True, kw_only=True):
+    """Where a device stands with a task: the rule, what it says of the device, what changes it."""
+
+    id: str
+    name: str
+    is_self: bool
+    place: str  # has_it, asked, first, outranked, excluded
+    rule: str | None  # null for who has it, is asked, or would be first
+    detail: str | None
+    change: str | None
+    share: float | None  # of tasks like this one that it would get, where one is waiting
+
+
+class StewardReason(Struct, frozen=True, kw_only=True):
+    """A device that keeps a task, and whether it can be reached."""
+
+    id: str
+    name: str
+    state: str  # self, linked, not_linked, dead, left, unknown
+    is_leading: bool
+
+
+class PlanView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="plan"):
+    """Where tasks would go, and why each other device would not get them."""
+
+    tasks_count: int
+    strategy: str
+    device: str | None  # null: no device is eligible now
+    device_name: str | None
+    reason: str
+    stewards: list[str]  # names of those that would be asked to keep the tasks, too
+    devices: list[DeviceReason]
+
+
+class WhyView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="why"):
+    """Why a task is where it is, as the device `told_by` knows it."""
+
+    task: TaskView
+    told_by: str
+    told_by_name: str
+    is_current: bool  # whether that device gives its leases, or knows its outcome
+    reason: str
+    hint: str | None
+    stewards: list[StewardReason]
+    devices: list[DeviceReason]
+
+
 class ResultView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="result"):
     """Where a task's output is; the shell opens it with the key in `box` and sends the bytes."""
 
@@ -240,6 +287,8 @@ Answer: TypeAlias = (
     | Accepted
     | TaskView
     | TaskList
+    | PlanView
+    | WhyView
     | ResultView
     | ReceiptView
     | Refused

@@ -101,6 +101,12 @@ class Submit(Terms, frozen=True, kw_only=True, tag_field="command", tag="submit"
     key: SealedKey
 
 
+class Plan(Terms, frozen=True, kw_only=True, tag_field="command", tag="plan"):
+    """Where would tasks on these terms go? Nothing is run. Answered by `PlanView`."""
+
+    tasks_count: Annotated[int, Meta(ge=1, le=BATCH_TASKS_MAX)] = 1
+
+
 class ListTasks(Struct, frozen=True, tag_field="command", tag="tasks"):
     """The latest tasks, newest first. Answered by `TaskList`."""
 
@@ -109,6 +115,12 @@ class ListTasks(Struct, frozen=True, tag_field="command", tag="tasks"):
 
 class GetTask(Struct, frozen=True, tag_field="command", tag="task"):
     """One task. Answered by `TaskView`."""
+
+    task: Reference
+
+
+class WhyTask(Struct, frozen=True, tag_field="command", tag="why"):
+    """Why is a task where it is? Answered by `WhyView`."""
 
     task: Reference
 
@@ -153,8 +165,10 @@ Command: TypeAlias = (
     | Remove
     | Rekey
     | Submit
+    | Plan
     | ListTasks
     | GetTask
+    | WhyTask
     | WaitTask
     | WaitBatch
     | GetResult

@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from meshd.cli.completion import completion_of
+from meshd.cli.explaining import plan, why
 from meshd.cli.further import OpenGroup
 from meshd.cli.grammar import examples, obey_pipes
 from meshd.cli.mesh import find, invite, peer, peers, status
@@ -46,8 +47,10 @@ for _command in (
     recovery_key,
     rekey,
     submit,
+    plan,
     tasks,
     task,
+    why,
     wait,
     result,
     cancel,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from meshd.cli import bounds
 from meshd.cli.exits import Exit, TaskExit
@@ -14,59 +14,50 @@ from meshd.cli.following import Interrupted, explain_end, follow_task, interrupt
 from meshd.cli.grammar import (
     CommandFailed,
     Session,
-    TaskCommand,
     examples,
-    pairs,
     pass_session,
 )
 from meshd.cli.output import print_json
 from meshd.cli.program_output import give_output
+from meshd.cli.program_words import ProgramCommand, env_option, program_words
 from meshd.cli.terms import terms_frame, terms_options
 from meshd.client import ControlClient, TaskInput
 from meshd.control_errors import CommandRefused, ContactLost
 from meshd.control_frames import Frame
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 _TOO_MUCH_INPUT = "split the work into tasks with less input each"
 
-
-class SubmitCommand(TaskCommand):
-    """Takes our options anywhere before `--`; every other word after MODULE is the program's."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Divide the words. Raises click.UsageError, also for what looks like a slip of ours."""
-        place = args.index("--") if "--" in args else len(args)
-        rest = super().parse_args(ctx, args[:place])
-        ours = list(ctx.params.pop("words"))
-        words = [*ours, *args[place + 1 :]]
-        if not ctx.resilient_parsing:
-            self._check(ctx, ours, words)
-        ctx.params["module"], ctx.params["arguments"] = (words or [""])[0], words[1:]
-        return rest
-
-    def _check(self, ctx: click.Context, ours: list[str], words: list[str]) -> None:
-        if not words:
-            raise click.UsageError("Missing argument 'MODULE.wasm'.", ctx)
-        if ours and ours[0].startswith("-") and ours[0] != STANDARD:
-            raise click.NoSuchOption(ours[0].partition("=")[0], ctx=ctx)
-        known = [name for parameter in self.get_params(ctx) for name in parameter.opts]
-        for word in ours:
-            name = word.partition("=")[0]
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-            if name.startswith("--") and close:
-                raise click.UsageError(
-                    f"{name} is much like {close[0]}: put `--` before it if it is the program's",
-                    ctx,
-                )
+_OPTIONS = (
+    click.option(
+        "--input",
+        "input_file",
+        metavar="FILE|-",
+        type=click.Path(readable=False),
+        help="What the program reads from its standard input; nothing without it.",
+    ),
+    click.option(
+        "--to",
+        metavar="FILE",
+        type=click.Path(readable=False),
+        help="Where its standard output goes, whole or not at all; else to ours.",
+    ),
+    terms_options,
+    env_option,
+    click.option("--detach", is_flag=True, help="Print the task's id and do not wait for it."),
+)
 
 
-def _complete_module(
-    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    return [CompletionItem(incomplete, type="file")]
+def submission_options(function: _Function) -> _Function:
+    """Give a command the options of `submit`, as `plan` takes them, too."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
 
 
 @click.command(
-    cls=SubmitCommand,
+    cls=ProgramCommand,
     context_settings={"ignore_unknown_options": True},
     epilog=examples(
         "meshctl submit wc.wasm --input README.md",
@@ -75,35 +66,8 @@ def _complete_module(
         "meshctl submit render.wasm --require arch:aarch64 --memory 256MiB --detach",
     ),
 )
-@click.argument(
-    "words",
-    metavar="MODULE.wasm [ARGS]...",
-    nargs=-1,
-    type=click.UNPROCESSED,
-    shell_complete=_complete_module,
-)
-@click.option(
-    "--input",
-    "input_file",
-    metavar="FILE|-",
-    type=click.Path(readable=False),
-    help="What the program reads from its standard input; nothing without it.",
-)
-@click.option(
-    "--to",
-    metavar="FILE",
-    type=click.Path(readable=False),
-    help="Where its standard output goes, whole or not at all; else to ours.",
-)
-@terms_options
-@click.option(
-    "--env",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=pairs,
-    help="A variable of its environment; repeatable.",
-)
-@click.option("--detach", is_flag=True, help="Print the task's id and do not wait for it.")
+@program_words
+@submission_options
 @pass_session
 def submit(
     session: Session,

@@ -98,6 +98,19 @@ _OPTIONS = (
 )
 
 
+TERMS: Final = (
+    *LIMITS,
+    "requirements",
+    "preferences",
+    "node_type",
+    "strategy",
+    "priority",
+    "retries_max",
+    "deadline_us",
+    "durability",
+)
+
+
 def terms_options(function: _Function) -> _Function:
     """Give a command the options of tasks' terms."""
     for option in reversed(_OPTIONS):

@@ -40,6 +40,7 @@ class EnquiriesBench:
             cancel=lambda batch, index: self.steward.do(
                 self.steward.steward.on_cancel(batch, index)
             ),
+            why=self.steward.why,
         )
 
     def load(self, effects: list[Effect]) -> list[Effect]:

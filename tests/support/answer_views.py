@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from wire.answers import (
     Accepted,
+    DeviceReason,
     Found,
     HealthView,
     Invited,
     PeerList,
     PeerView,
+    PlanView,
     RemovalView,
     StatusView,
+    StewardReason,
     TaskList,
     TaskView,
+    WhyView,
 )
 from wire.ids import MeshId, PeerId, did_key, mesh_text, peer_text
 
@@ -195,3 +199,61 @@ def task_list() -> TaskList:
         tasks=[pending_view(), task_view(id=TASK.replace(".0.", ".1."), index=1)],
         is_truncated=False,
     )
+
+
+def device_reasons() -> list[DeviceReason]:
+    """Return that the kitchen would get a task, and that the desk lacks something."""
+    return [
+        DeviceReason(
+            id=peer_text(OTHER),
+            name="kitchen",
+            is_self=False,
+            place="first",
+            rule=None,
+            detail=None,
+            change=None,
+            share=0.75,
+        ),
+        DeviceReason(
+            id=peer_text(SELF),
+            name="desk",
+            is_self=True,
+            place="excluded",
+            rule="capability_missing",
+            detail="mem:4GiB",
+            change="require less",
+            share=0.0,
+        ),
+    ]
+
+
+def plan_view(**changes: object) -> PlanView:
+    """Return that the kitchen would get a task."""
+    fields: dict[str, object] = {
+        "tasks_count": 1,
+        "strategy": "weighted",
+        "device": peer_text(OTHER),
+        "device_name": "kitchen",
+        "reason": "kitchen is likeliest to get it, of 2 that could",
+        "stewards": ["kitchen", "hall"],
+        "devices": device_reasons(),
+    }
+    return PlanView(**{**fields, **changes})  # type: ignore[arg-type]  # the fields of a test
+
+
+def why_view(**changes: object) -> WhyView:
+    """Return that a task waits, as one tells that does not lead it."""
+    fields: dict[str, object] = {
+        "task": pending_view(),
+        "told_by": peer_text(SELF),
+        "told_by_name": "desk",
+        "is_current": False,
+        "reason": "pending: no_free_slot",
+        "hint": None,
+        "stewards": [
+            StewardReason(id=peer_text(SELF), name="desk", state="self", is_leading=False),
+            StewardReason(id=peer_text(OTHER), name="kitchen", state="not_linked", is_leading=True),
+        ],
+        "devices": device_reasons(),
+    }
+    return WhyView(**{**fields, **changes})  # type: ignore[arg-type]  # the fields of a test

@@ -10,6 +10,7 @@ from support.meshes import Device, small_mesh
 from support.tasks import BATCH_KEY, ENGINE_PROFILE, NO_CHANGES, proven_results, result_of, tasks_of
 
 from scheduler.batch import Batch
+from scheduler.explainer import Explainer
 from scheduler.leases import LeaseBook
 from scheduler.placement import Placements
 from scheduler.register import DecisionDurable
@@ -19,6 +20,7 @@ from scheduler.steward import RoundRow, Steward
 from scheduler.stewardship import Stewardship
 from scheduler.submission import BatchDurable
 from telemetry.measurement import Measurements
+from wire.answers import WhyView
 from wire.blobs import blob_ref
 from wire.commands import Submit
 from wire.effects import Effect, Fetch, Persist, Row, Send, SetTimer
@@ -67,10 +69,17 @@ class StewardBench:
             wall_us=lambda: self.wall_us,
             on_changed=self._on_changed,
         )
+        placements = Placements(sampler=Sampler(rng=Random(3)))
+        self.explainer = Explainer(
+            office=self.office,
+            placements=placements,
+            candidates=lambda: self.candidates,
+            name_of=lambda peer: peer.hex()[:4],
+        )
         self.steward = Steward(
             self.office,
             standings=self.standings,
-            placements=Placements(sampler=Sampler(rng=Random(3))),
+            placements=placements,
             leases=self.leases,
             candidates=lambda: self.candidates,
             colleagues=lambda: [],
@@ -107,6 +116,10 @@ class StewardBench:
         batch = list(self.steward.batches.values())[-1]
         self.do(self.steward.on_batch_durable(BatchDurable(batch.batch, 1), now_us=self.now_us))
         return batch
+
+    def why(self, batch: Batch, index: int) -> WhyView:
+        """Return why a task is where it is."""
+        return self.explainer.why(batch, index, now_us=self.now_us)
 
     def review(self) -> list[tuple[PeerId, Offer]]:
         """Let it offer what waits; return the offers."""
