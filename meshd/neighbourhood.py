@@ -19,6 +19,7 @@ from p2p.gossip import AnswerDue, ExchangeDue, Gossip, RumorsDue
 from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupDoubted, LookupEnds, Lookups, ProvideReviewDue, Providing
 from p2p.network_keys import NETWORK_KEY_ROW, NetworkKeyRow, NetworkKeys, PreviousKeyAges
+from p2p.observations import Observed
 from p2p.overlay import Overlay, ReviewDue
 from p2p.own_records import (
     INCARNATION_ROW,
@@ -31,6 +32,7 @@ from p2p.removal_exchange import RemovalExchange
 from p2p.removals import REMOVAL_ROW, RemovalRow, Removals
 from p2p.removing import Removing
 from p2p.verdicts import Verdict, Verdicts
+from scheduler.reputation import AGE_ROW, AgeDue, AgeRow, ObservationsDue, Reputation
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
 from telemetry.measurement import MeasurementRecord, Measurements
 from telemetry.sample import Sample
@@ -168,10 +170,18 @@ class Neighbourhood:
             removals=self.removals,
             rng=rng,
         )
+        self.reputation = Reputation(
+            own=self.own,
+            measurements=self.measurements,
+            observed_by=self._observed_by,
+            members_count=self.directory.__len__,
+            references=settings.references,
+        )
         self.standings = Standings(
             sample_of=self.sample_of,
             rng=rng,
             measurements=self.measurements,
+            reputation=self.reputation,
             breaker_config=settings.breaker,
             weights=settings.weights,
             references=settings.references,
@@ -211,6 +221,7 @@ class Neighbourhood:
             *self.own_records.on_restarted(rows.values(INCARNATION_ROW, IncarnationRow)),
             *self.overlay.on_restarted(rows.values(ADDRESS_ROW, AddressRow)),
             *self.gossip.start(),
+            *self.reputation.on_restarted(rows.values(AGE_ROW, AgeRow)),
         ]
 
     def on_stopping(self) -> list[Effect]:
@@ -325,6 +336,10 @@ class Neighbourhood:
                 return self._spread(records) + self._publish(records)
             case RaiseDue():
                 return self.own_records.on_raise_due(now_us=now_us)
+            case ObservationsDue():
+                return self._on_observations_due(now_us)
+            case AgeDue():
+                return self.reputation.on_age_due()
             case BreakerDue():
                 return self.standings.on_breaker_due(key, now_us=now_us)
             case _:
@@ -531,6 +546,17 @@ class Neighbourhood:
             return effects
         return effects + self._spread(self.own_records.on_watch(watch, now_us=now_us))
 
+    def _on_observations_due(self, now_us: int) -> list[Effect]:
+        told = self.reputation.on_observations_due(now_us=now_us)
+        if told is None or self.is_stopping:
+            return []
+        return self._spread(self.own_records.on_observations(told, now_us=now_us))
+
+    def _observed_by(self, observer: PeerId) -> Observed | None:
+        """Return what a member told of how others did."""
+        member = self.directory.get(observer)
+        return None if member is None else member.observed
+
     def _on_records(self, peer: PeerId | None, message: Message) -> list[Effect]:
         if not isinstance(message, RecordsGiven):
             return [Trace("message.out_of_place", {"kind": type(message).__name__})]
@@ -541,6 +567,7 @@ class Neighbourhood:
                 effects += self.own_records.on_own_record_heard(signed.body, now_us=now_us)
         effects += self.gossip.on_records_given(peer, message, now_us=now_us)
         effects += self._judge_anew(message)
+        self._hear_observations(message)
         if peer is not None:
             effects += self.overlay.on_word_of(peer)
             effects += self.lookups.on_records_given(peer, message, now_us=now_us)
@@ -559,6 +586,14 @@ class Neighbourhood:
         return [
             effect for peer in told for effect in self.standings.on_readings(peer, now_us=now_us)
         ]
+
+    def _hear_observations(self, given: RecordsGiven) -> None:
+        for signed in given.records:
+            owner = signed.body.owner
+            if signed.body.kind == RecordKind.OBSERVATIONS and (
+                self.directory.record(owner, RecordKind.OBSERVATIONS) is signed
+            ):
+                self.reputation.on_observed(owner)
 
     def _on_transfer(self, transfer: TransferMeasured) -> list[Effect]:
         peer, duration_us = transfer.peer, transfer.duration_us

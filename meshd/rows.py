@@ -19,6 +19,7 @@ from scheduler.batch import (
     DecisionRow,
     PromiseRow,
 )
+from scheduler.reputation import AGE_ROW, AgeRow
 from scheduler.results import RESULT_ROW, ResultRow
 from scheduler.standing import MEASUREMENT_ROW
 from scheduler.steward import ROUND_ROW, RoundRow
@@ -27,6 +28,7 @@ from wire.effects import Row
 
 ROW_KINDS: dict[str, type[Struct]] = {
     ADDRESS_ROW: AddressRow,
+    AGE_ROW: AgeRow,
     BATCH_ROW: BatchRow,
     DECISION_ROW: DecisionRow,
     INCARNATION_ROW: IncarnationRow,

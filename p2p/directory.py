@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
+from p2p.observations import Observed
 from p2p.record_reading import RecordBody, reading_of
 from telemetry.sample import Sample
 from wire.errors import MalformedFrame, NotAMember, Removed
@@ -61,6 +62,7 @@ class Member:
     presence: Presence | None = None
     capabilities: frozenset[str] = frozenset()
     watch: Watch | None = None
+    observed: Observed | None = None
     sample: Sample | None = None
     sample_heard_us: int | None = None
 
@@ -88,6 +90,8 @@ class Member:
                 self.capabilities = body
             case Watch():
                 self.watch = body
+            case Observed():
+                self.observed = body if self.observed is None else self.observed.joined(body)
             case Sample():
                 self.sample = body
                 self.sample_heard_us = now_us

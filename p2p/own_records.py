@@ -1,4 +1,4 @@
-"""What this device says about itself: presence, capabilities, telemetry, each signed and numbered.
+"""What this device says: presence, capabilities, telemetry and more, each signed and numbered.
 
 The incarnation (Das et al. 2002, *SWIM*, section 4.2) rises with every start and is durable before
 anything is signed under it. A device that hears a higher one of its own lost its disk, or was
@@ -19,7 +19,7 @@ from telemetry.publication import Published, is_publication_due
 from telemetry.sample import Sample
 from wire.effects import Effect, Persist, Row, SetTimer, Trace
 from wire.ids import PeerId
-from wire.records import Capabilities, Presence, Record, RecordKind, Watch
+from wire.records import Capabilities, Observations, Presence, Record, RecordKind, Watch
 from wire.signed import Signed, Signer, encode_body, sign
 
 INCARNATION_ROW = "incarnation"
@@ -58,6 +58,7 @@ class OwnRecords:
     incarnation: int = 0
     sample: Sample = field(default_factory=Sample)
     watch: Watch | None = None
+    observations: Observations | None = None
     _signing: int = 0  # the incarnation that is durable, 0 before the first
     _counter: int = 0
     _heard: int = 0
@@ -86,6 +87,9 @@ class OwnRecords:
         ]
         if self.watch is not None:
             records.append(self._record(RecordKind.WATCH, encode_body(self.watch), now_us))
+        if self.observations is not None:
+            body = encode_body(self.observations)
+            records.append(self._record(RecordKind.OBSERVATIONS, body, now_us))
         if self._published is not None:
             records.append(self._record(RecordKind.TELEMETRY, encode_body(self.sample), now_us))
         return tuple(records)
@@ -139,6 +143,16 @@ class OwnRecords:
         if not self._is_durable:
             return ()
         return (self._record(RecordKind.WATCH, encode_body(watch), now_us),)
+
+    def on_observations(
+        self, observations: Observations, *, now_us: int
+    ) -> tuple[Signed[Record], ...]:
+        """Say how others did: later, if nothing is durable."""
+        self.observations = observations
+        if not self._is_durable:
+            return ()
+        body = encode_body(observations)
+        return (self._record(RecordKind.OBSERVATIONS, body, now_us),)
 
     def telemetry(self, sample: Sample, *, now_us: int) -> Signed[Record]:
         """Return `sample` signed, as the newest telemetry of this device.

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from blake3 import blake3
 
+from p2p.observations import Observed, observed_in
 from telemetry.sample import Sample, decode_sample
 from wire.messages import HASH_BYTES
 from wire.records import (
@@ -19,13 +20,14 @@ from wire.records import (
     RecordKind,
     Watch,
     decode_capabilities,
+    decode_observations,
     decode_presence,
     decode_watch,
 )
 from wire.signed import Signed
 
 CapabilityKeys: TypeAlias = frozenset[str]
-RecordBody: TypeAlias = Presence | CapabilityKeys | Sample | Watch
+RecordBody: TypeAlias = Presence | CapabilityKeys | Sample | Watch | Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +65,7 @@ def _decode(record: Record) -> RecordBody:
             return frozenset(decode_capabilities(record.body).keys)
         case RecordKind.WATCH:
             return decode_watch(record.body)
+        case RecordKind.OBSERVATIONS:
+            return observed_in(record.incarnation, decode_observations(record.body))
         case _:
             return decode_sample(record.body)

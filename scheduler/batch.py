@@ -15,6 +15,7 @@ from scheduler.errors import IllegalTransition
 from scheduler.paxos import LOWEST, Acceptor, Proposer
 from scheduler.placement import Placement
 from scheduler.states import TaskEvent, TaskState, next_state
+from telemetry.measurement import ANY_KIND
 from wire.answers import TaskView
 from wire.execution import ExecutionStatus
 from wire.ids import BatchId, Digest, PeerId, base32_text, digest_text, peer_text
@@ -187,6 +188,11 @@ class Batch:
     def epoch(self) -> Epoch:
         """The highest epoch that this steward has heard of."""
         return self.acceptor.promised
+
+    @property
+    def task_kind(self) -> str:
+        """The kind of its tasks in what devices observe: the node type that they ask for."""
+        return self.contract.body.node_type or ANY_KIND
 
     @property
     def is_leading(self) -> bool:

@@ -17,6 +17,7 @@ from scheduler.states import TaskEvent, TaskState
 from scheduler.stewardship import Stewardship
 from scheduler.waiting import WaitingBatches
 from telemetry.breaker import ProbeEnd
+from telemetry.measurement import ANY_KIND
 from wire.effects import Effect, Send, Trace
 from wire.execution import ExecutionFailure
 from wire.ids import PeerId
@@ -146,9 +147,12 @@ class Leasing:
         """
         ended = sorted(index for index in list(indices) if self.leases.end_task(ref, index))
         effects: list[Effect] = []
-        if ended and (end is not ProbeEnd.INCONCLUSIVE or ref not in self.leases):
-            effects += self.standings.on_lease_ended(granted.executor, ref, end, now_us=now_us)
         batch = self.office.batch(ref.batch)
+        kind = ANY_KIND if batch is None else batch.task_kind
+        if ended and (end is not ProbeEnd.INCONCLUSIVE or ref not in self.leases):
+            effects += self.standings.on_lease_ended(
+                granted.executor, ref, end, task_kind=kind, now_us=now_us
+            )
         if batch is None:
             return effects
         for index in ended:

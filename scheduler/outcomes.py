@@ -88,7 +88,11 @@ class Outcomes:
                 self.leasing.leases.end_task(ref, index)
             if row.lease.signer == self.office.own:
                 effects += self.standings.on_results_kept(
-                    lease.executor, ref, count=len(fresh), now_us=now_us
+                    lease.executor,
+                    ref,
+                    count=len(fresh),
+                    task_kind=batch.task_kind,
+                    now_us=now_us,
                 )
             self.placements.on_room(lease.executor)
             if batch.is_leading:

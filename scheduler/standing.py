@@ -1,4 +1,9 @@
-"""What this device thinks of each peer: its measurements, its circuit breaker, its health."""
+"""What this device thinks of each peer: its measurements, circuit breaker, reputation and health.
+
+Whoever judges work tells it here: `on_results_kept` for valid results, `on_dispute` for one that
+was shown to be wrong, `on_lease_ended` for a lease that the device itself failed. What a program
+does (its exit code, a trap, a limit) is a valid result.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from random import Random
 
+from scheduler.reputation import Reputation
 from telemetry.breaker import Breaker, BreakerConfig, BreakerState, ProbeEnd
 from telemetry.health import (
     DEFAULT_REFERENCES,
@@ -15,7 +21,7 @@ from telemetry.health import (
     HealthWeights,
     health_of,
 )
-from telemetry.measurement import PEERS_MAX, MeasurementRecord, Measurements
+from telemetry.measurement import ANY_KIND, PEERS_MAX, MeasurementRecord, Measurements
 from telemetry.sample import Sample
 from wire.effects import Effect, Persist, Row, SetTimer
 from wire.ids import PeerId
@@ -37,6 +43,7 @@ class Standings:
     sample_of: Callable[[PeerId], Sample | None]
     rng: Random
     measurements: Measurements
+    reputation: Reputation
     breaker_config: BreakerConfig = field(default_factory=BreakerConfig)
     weights: HealthWeights = DEFAULT_WEIGHTS
     references: HealthReferences = DEFAULT_REFERENCES
@@ -52,6 +59,7 @@ class Standings:
         return health_of(
             self.measurements.of(peer),
             self.sample_of(peer),
+            self.reputation.evidence(peer),
             weights=self.weights,
             references=self.references,
         )
@@ -101,36 +109,55 @@ class Standings:
         self.breaker(peer).on_lease_granted(lease, now_us=now_us)
 
     def on_results_kept(
-        self, peer: PeerId, lease: Hashable, *, count: int, now_us: int
+        self,
+        peer: PeerId,
+        lease: Hashable,
+        *,
+        count: int,
+        task_kind: str = ANY_KIND,
+        now_us: int,
     ) -> list[Effect]:
         """Note that results of a lease were chosen: each task counts as one success."""
-        for _ in range(count - 1):
-            self.measurements.on_success(peer)
-        return self.on_lease_ended(peer, lease, ProbeEnd.SUCCEEDED, now_us=now_us)
+        self.measurements.on_success(peer, task_kind=task_kind, count=count)
+        return self._on_outcome(peer, lease, ProbeEnd.SUCCEEDED, now_us=now_us)
 
     def on_lease_ended(
-        self, peer: PeerId, lease: Hashable, end: ProbeEnd, *, now_us: int
+        self,
+        peer: PeerId,
+        lease: Hashable,
+        end: ProbeEnd,
+        *,
+        task_kind: str = ANY_KIND,
+        now_us: int,
     ) -> list[Effect]:
         """Note how a lease ended; only the device's own failures count against it."""
         match end:
             case ProbeEnd.SUCCEEDED:
-                self.measurements.on_success(peer)
+                self.measurements.on_success(peer, task_kind=task_kind)
             case ProbeEnd.DEVICE_FAILED:
-                self.measurements.on_device_failure(peer)
+                self.measurements.on_device_failure(peer, task_kind=task_kind)
             case ProbeEnd.INCONCLUSIVE:
-                pass
-        breaker = self.breaker(peer)
-        breaker.on_lease_ended(lease, end, now_us=now_us)
-        effects = self.on_readings(peer, now_us=now_us)
-        if end is ProbeEnd.INCONCLUSIVE:
-            return effects
-        row = Row(MEASUREMENT_ROW, peer, self.measurements.to_record(peer))
-        return [*effects, Persist((row,))]
+                self.breaker(peer).on_lease_ended(lease, end, now_us=now_us)
+                return self.on_readings(peer, now_us=now_us)
+        return self._on_outcome(peer, lease, end, now_us=now_us)
 
-    def on_dispute(self, peer: PeerId) -> list[Effect]:
+    def on_dispute(self, peer: PeerId, *, task_kind: str = ANY_KIND, now_us: int) -> list[Effect]:
         """A peer gave a wrong result."""
-        self.measurements.on_dispute(peer)
-        return [Persist((Row(MEASUREMENT_ROW, peer, self.measurements.to_record(peer)),))]
+        self.measurements.on_dispute(peer, task_kind=task_kind)
+        return [*self.reputation.on_outcome(peer, now_us=now_us), self._row(peer)]
+
+    def _on_outcome(
+        self, peer: PeerId, lease: Hashable, end: ProbeEnd, *, now_us: int
+    ) -> list[Effect]:
+        self.breaker(peer).on_lease_ended(lease, end, now_us=now_us)
+        return [
+            *self.on_readings(peer, now_us=now_us),
+            *self.reputation.on_outcome(peer, now_us=now_us),
+            self._row(peer),
+        ]
+
+    def _row(self, peer: PeerId) -> Effect:
+        return Persist((Row(MEASUREMENT_ROW, peer, self.measurements.to_record(peer)),))
 
     def _drop_closed(self) -> None:
         closed = [

@@ -16,6 +16,7 @@ from scheduler.standing import Standings
 from scheduler.states import TaskEvent, TaskState
 from scheduler.stewardship import Stewardship
 from telemetry.breaker import ProbeEnd
+from telemetry.measurement import ANY_KIND
 from wire.content import SEALED_EXTRA_BYTES, Content
 from wire.effects import Effect, Fetch, Offer, OutputCheck, Send, SetTimer, Trace
 from wire.errors import MalformedFrame
@@ -107,11 +108,14 @@ class Verification:
         if one is None:
             return []
         executor, index = one.result.executor, one.result.index
-        effects = self.standings.on_dispute(executor) if failed.is_wrong else []
-        effects += self.standings.on_lease_ended(
-            executor, one.ref, ProbeEnd.DEVICE_FAILED, now_us=now_us
-        )
         batch = self.office.batch(one.result.batch)
+        kind = ANY_KIND if batch is None else batch.task_kind
+        effects: list[Effect] = []
+        if failed.is_wrong:
+            effects += self.standings.on_dispute(executor, task_kind=kind, now_us=now_us)
+        effects += self.standings.on_lease_ended(
+            executor, one.ref, ProbeEnd.DEVICE_FAILED, task_kind=kind, now_us=now_us
+        )
         task = None if batch is None else batch.progress[index]
         if batch is None or task is None or not (batch.is_leading and task.is_open):
             return effects  # decided without it, or another steward leads now

@@ -13,6 +13,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from telemetry.measurement import Measured
+from telemetry.outcomes import Remembered
 from telemetry.sample import Sample
 
 NOTHING_KNOWN_SCORE = 0.5
@@ -45,6 +46,17 @@ class HealthReferences(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     reputation_new: Share = 0.5
 
 
+class Evidence(Struct, frozen=True, kw_only=True):
+    """What speaks for and against a device: own outcomes, and what others say of theirs.
+
+    All that others say is one rate in [0, 1], which weighs as much as `others_weight` own outcomes.
+    """
+
+    own: Remembered = Remembered()
+    others_rate: Share = 0.0
+    others_weight: Share = 0.0
+
+
 class Terms(Struct, frozen=True, kw_only=True):
     """The four terms of a score, each in [0, 1], or None if not known."""
 
@@ -68,17 +80,21 @@ DEFAULT_REFERENCES = HealthReferences()
 def health_of(
     measured: Measured,
     claimed: Sample | None,
+    evidence: Evidence = Evidence(),  # noqa: B008 - it is frozen
     *,
     weights: HealthWeights = DEFAULT_WEIGHTS,
     references: HealthReferences = DEFAULT_REFERENCES,
 ) -> Health:
-    """Return a peer's health from what we `measured` and what it `claimed` (None: nothing yet)."""
+    """Return a peer's health from what we `measured`, what it `claimed`, and how it did.
+
+    `claimed` is None as long as it told nothing.
+    """
     sample = Sample() if claimed is None else claimed
     terms = Terms(
         bandwidth=_bandwidth(measured, sample, references),
         latency=_latency(measured, references),
         compute=_compute(sample),
-        reputation=_reputation(measured, references),
+        reputation=reputation_of(evidence, references),
     )
     return Health(score=score_of(terms, weights), terms=terms)
 
@@ -105,6 +121,19 @@ def score_of(terms: Terms, weights: HealthWeights = DEFAULT_WEIGHTS) -> float:
     return _clamped(sum(weight / weight_sum * term for weight, term in weighted))
 
 
+def reputation_of(evidence: Evidence, references: HealthReferences = DEFAULT_REFERENCES) -> float:
+    """Return the success rate less the cost of disputes, in [0, 1].
+
+    A device about which nobody knows as much as one outcome counts as new for the rest of that one.
+    """
+    own, weight = evidence.own, evidence.others_weight
+    unknown = max(0.0, 1.0 - own.count - weight)
+    good = own.valid + weight * evidence.others_rate + unknown * references.reputation_new
+    success_rate = good / (own.count + weight + unknown)
+    cost = min(references.dispute_cost * own.disputed, references.dispute_cost_max)
+    return _clamped(success_rate - cost)
+
+
 def _bandwidth(measured: Measured, sample: Sample, references: HealthReferences) -> float | None:
     up = _first_known(measured.up_bits_per_second, sample.network_up_bits_per_second)
     down = _first_known(measured.down_bits_per_second, sample.network_down_bits_per_second)
@@ -125,15 +154,6 @@ def _compute(sample: Sample) -> float | None:
         shares.append(sample.memory_free_bytes / sample.memory_total_bytes)
     # With both known this is (idle % + free %) / 200; with one, that one alone.
     return _clamped(sum(shares) / len(shares)) if shares else None
-
-
-def _reputation(measured: Measured, references: HealthReferences) -> float:
-    outcomes_count = measured.successes_count + measured.failures_count
-    success_rate = (
-        measured.successes_count / outcomes_count if outcomes_count else references.reputation_new
-    )
-    cost = min(references.dispute_cost * measured.disputes_count, references.dispute_cost_max)
-    return _clamped(success_rate - cost)
 
 
 def _first_known(measured: int | None, claimed: int | None) -> int | None:

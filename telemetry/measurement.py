@@ -13,8 +13,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from telemetry.outcomes import COUNT_MAX, NO_COUNTS, Counts, OutcomeCount, Outcomes, Remembered
 from telemetry.sample import BitsPerSecond
 from wire.ids import PeerId
+from wire.text import Name
 
 ROUND_TRIPS_MAX = 20
 TRANSFER_BYTES_MIN = 64 * 1024
@@ -22,9 +24,9 @@ PEERS_MAX = 2_000
 BITS_PER_SECOND_MAX = 1 << 50
 # A new transfer counts a quarter: after eight of them nine tenths of an old rate are forgotten.
 _RATE_MEMORY = 3
-_COUNT_MAX = (1 << 63) - 1
-
-OutcomeCount = Annotated[int, Meta(ge=0, le=_COUNT_MAX)]
+# A device has one node type, and tasks ask for that or for none; the rest is from earlier types.
+KINDS_MAX = 4
+ANY_KIND = "any"  # of a task that asks for no node type, and whatever is beyond the bound
 
 
 class MeasurementRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -36,10 +38,8 @@ class MeasurementRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     peer: PeerId
     up_bits_per_second: BitsPerSecond | None = None
     down_bits_per_second: BitsPerSecond | None = None
-    successes_count: OutcomeCount = 0
-    failures_count: OutcomeCount = 0
     errors_in_a_row_count: OutcomeCount = 0
-    disputes_count: OutcomeCount = 0
+    outcomes: Annotated[dict[Name, Outcomes], Meta(max_length=KINDS_MAX)] = {}  # by kind of task
 
 
 class Measured(Struct, frozen=True, kw_only=True):
@@ -64,10 +64,8 @@ class _Peer:
     round_trips_us: deque[int] = field(default_factory=lambda: deque(maxlen=ROUND_TRIPS_MAX))
     up_bits_per_second: int | None = None
     down_bits_per_second: int | None = None
-    successes_count: int = 0
-    failures_count: int = 0
     errors_in_a_row_count: int = 0
-    disputes_count: int = 0
+    outcomes: dict[str, Outcomes] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,6 +77,7 @@ class Measurements:
     """
 
     peers_max: int = PEERS_MAX
+    age_h: int = 0  # hours that this device's daemon ran, in all its life
     _peers: OrderedDict[PeerId, _Peer] = field(default_factory=OrderedDict)
 
     def on_round_trip(self, peer: PeerId, round_trip_us: int) -> None:
@@ -101,36 +100,48 @@ class Measurements:
                 known.down_bits_per_second, transfer_bytes, duration_us
             )
 
-    def on_success(self, peer: PeerId) -> None:
+    def on_success(self, peer: PeerId, *, task_kind: str = ANY_KIND, count: int = 1) -> None:
         """Note that `peer` kept a lease, whatever the program's own end was."""
-        known = self._touched(peer)
-        known.successes_count += 1
-        known.errors_in_a_row_count = 0
+        self._add(peer, task_kind, Counts(valid_count=count)).errors_in_a_row_count = 0
 
-    def on_device_failure(self, peer: PeerId) -> None:
+    def on_device_failure(self, peer: PeerId, *, task_kind: str = ANY_KIND) -> None:
         """Note that `peer` itself failed a lease."""
-        known = self._touched(peer)
-        known.failures_count += 1
-        known.errors_in_a_row_count += 1
+        known = self._add(peer, task_kind, Counts(failed_count=1))
+        known.errors_in_a_row_count = min(known.errors_in_a_row_count + 1, COUNT_MAX)
 
-    def on_dispute(self, peer: PeerId) -> None:
+    def on_dispute(self, peer: PeerId, *, task_kind: str = ANY_KIND) -> None:
         """Note that `peer` was on the losing side of a dispute."""
-        self._touched(peer).disputes_count += 1
+        self._add(peer, task_kind, Counts(disputed_count=1))
+
+    def outcomes_of(self, peer: PeerId) -> dict[str, Outcomes]:
+        """Return how `peer` did here, by kind of task. Only to be read."""
+        known = self._peers.get(peer)
+        return {} if known is None else known.outcomes
+
+    def remembered(self, peer: PeerId) -> Remembered:
+        """Return what this device still remembers of how `peer` did, at tasks of all kinds."""
+        total = Remembered()
+        for outcomes in self.outcomes_of(peer).values():
+            total = total.plus(outcomes.remembered(age_h=self.age_h))
+        return total
 
     def of(self, peer: PeerId) -> Measured:
         """Return what is known about `peer`; nothing, if it was never measured."""
         known = self._peers.get(peer)
         if known is None:
             return Measured()
+        total = NO_COUNTS
+        for outcomes in known.outcomes.values():
+            total = total.plus(outcomes.counts)
         return Measured(
             round_trip_us=_median(known.round_trips_us),
             round_trips_count=len(known.round_trips_us),
             up_bits_per_second=known.up_bits_per_second,
             down_bits_per_second=known.down_bits_per_second,
-            successes_count=known.successes_count,
-            failures_count=known.failures_count,
+            successes_count=total.valid_count,
+            failures_count=total.failed_count,
             errors_in_a_row_count=known.errors_in_a_row_count,
-            disputes_count=known.disputes_count,
+            disputes_count=total.disputed_count,
         )
 
     def to_record(self, peer: PeerId) -> MeasurementRecord:
@@ -140,10 +151,8 @@ class Measurements:
             peer=peer,
             up_bits_per_second=measured.up_bits_per_second,
             down_bits_per_second=measured.down_bits_per_second,
-            successes_count=measured.successes_count,
-            failures_count=measured.failures_count,
             errors_in_a_row_count=measured.errors_in_a_row_count,
-            disputes_count=measured.disputes_count,
+            outcomes=dict(self.outcomes_of(peer)),
         )
 
     def from_record(self, record: MeasurementRecord) -> None:
@@ -151,14 +160,20 @@ class Measurements:
         known = self._touched(record.peer)
         known.up_bits_per_second = record.up_bits_per_second
         known.down_bits_per_second = record.down_bits_per_second
-        known.successes_count = record.successes_count
-        known.failures_count = record.failures_count
         known.errors_in_a_row_count = record.errors_in_a_row_count
-        known.disputes_count = record.disputes_count
+        known.outcomes = dict(record.outcomes)
 
     def peers(self) -> tuple[PeerId, ...]:
         """Return the measured peers, the one measured longest ago first."""
         return tuple(self._peers)
+
+    def _add(self, peer: PeerId, task_kind: str, new: Counts) -> _Peer:
+        known = self._touched(peer)
+        if task_kind not in known.outcomes and len(known.outcomes) >= KINDS_MAX - 1:
+            task_kind = ANY_KIND
+        held = known.outcomes.get(task_kind, Outcomes())
+        known.outcomes[task_kind] = held.plus(new, age_h=self.age_h)
+        return known
 
     def _touched(self, peer: PeerId) -> _Peer:
         known = self._peers.get(peer)

@@ -6,6 +6,7 @@ A record's body is opaque here, so that a kind a newer peer invented is skipped,
 from __future__ import annotations
 
 import enum
+import itertools
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -22,8 +23,10 @@ CAPABILITIES_MAX = 128
 PROFILES_MAX = 8
 OBSERVERS_MAX = 8
 SILENT_MAX = 64
+OBSERVATIONS_MAX = 48
 
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+ObservedCount = Annotated[int, Meta(ge=0, le=(1 << 53) - 1)]
 
 
 class RecordKind(enum.StrEnum):
@@ -33,6 +36,7 @@ class RecordKind(enum.StrEnum):
     CAPABILITIES = "capabilities"
     TELEMETRY = "telemetry"
     WATCH = "watch"
+    OBSERVATIONS = "observations"
 
 
 KNOWN_KINDS: frozenset[str] = frozenset(RecordKind)
@@ -102,6 +106,40 @@ class Watch(Struct, frozen=True, kw_only=True, omit_defaults=True):
     silent: Annotated[tuple[PeerId, ...], Meta(max_length=SILENT_MAX)] = ()
 
 
+class Observation(Struct, frozen=True, array_like=True):
+    """How often a device did well, failed or was wrong at tasks of one kind, for who signs it.
+
+    Counts only grow (docs/protocol/reputation.md).
+    """
+
+    subject: PeerId
+    task_kind: Name
+    valid_count: ObservedCount
+    failed_count: ObservedCount
+    disputed_count: ObservedCount
+
+    @property
+    def slot(self) -> tuple[PeerId, str]:
+        """What it is about: there is one observation of each."""
+        return self.subject, self.task_kind
+
+
+class Observations(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a device observed of others, sorted, each slot once.
+
+    Within a generation of an incarnation no slot goes and no count falls.
+    """
+
+    generation: Counter = 0
+    slots: Annotated[tuple[Observation, ...], Meta(max_length=OBSERVATIONS_MAX)] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a slot named twice, or out of order: msgspec makes it a decoding error."""
+        names = [one.slot for one in self.slots]
+        if any(after <= before for before, after in itertools.pairwise(names)):
+            raise ValueError("observations out of order")
+
+
 def decode_presence(body: bytes) -> Presence:
     """Return the presence in a record's body. Raises MalformedFrame."""
     return decode_strictly(_presence, body, "presence")
@@ -117,6 +155,12 @@ def decode_watch(body: bytes) -> Watch:
     return decode_strictly(_watch, body, "watch")
 
 
+def decode_observations(body: bytes) -> Observations:
+    """Return the observations in a record's body. Raises MalformedFrame."""
+    return decode_strictly(_observations, body, "observations")
+
+
 _presence = msgspec.msgpack.Decoder(Presence)
 _capabilities = msgspec.msgpack.Decoder(Capabilities)
 _watch = msgspec.msgpack.Decoder(Watch)
+_observations = msgspec.msgpack.Decoder(Observations)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import pytest
 from support.meshes import Device, small_mesh
 from support.records import capabilities_of, directory_of, presence_of, telemetry_of
+from support.standing import standings_of
 
 from meshd.views import CLOSEST_MAX, PeerViews, breaker_reason
 from p2p.directory import Member
 from p2p.overlay import Overlay
 from p2p.removals import Removals
 from p2p.verdicts import Verdicts
-from scheduler.standing import Standings
 from telemetry.breaker import Breaker, BreakerConfig
 from telemetry.measurement import Measured, Measurements
 from telemetry.sample import Sample
@@ -38,9 +38,7 @@ class Bench:
         self.overlay = Overlay(
             own=OWN.peer, directory=self.directory, links=self.links, rng=random.Random(1)
         )
-        self.standings = Standings(
-            sample_of=self.sample_of, rng=random.Random(1), measurements=self.measurements
-        )
+        self.standings = standings_of(self.measurements, sample_of=self.sample_of)
         self.own_breaker = Breaker(random=random.Random(1), config=BreakerConfig())
         self.views = PeerViews(
             own=OWN.peer,

@@ -26,6 +26,7 @@ from wire.effects import Effect, Persist, SetTimer
 from wire.ids import PeerId, StoreId
 from wire.keys import Ed25519Verifier
 from wire.records import (
+    Observations,
     Presence,
     ProtocolRange,
     Record,
@@ -200,6 +201,7 @@ def test_all_that_was_said_is_signed_again_under_the_higher_incarnation() -> Non
     bench.write()
     bench.sample(3)
     bench.own.on_watch(Watch(observers=(PeerId(b"p" * 32),)), now_us=bench.now_us)
+    bench.own.on_observations(Observations(), now_us=bench.now_us)
     bench.hear(4, 1)
     assert sorted(kinds(bench.write())) == sorted(RecordKind)
 

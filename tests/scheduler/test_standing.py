@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from random import Random
+from support.standing import standings_of
 
 from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
 from telemetry.breaker import BreakerConfig, BreakerState, ProbeEnd
@@ -15,12 +15,8 @@ ERRORS_MAX = 3
 
 
 def standings() -> Standings:
-    return Standings(
-        sample_of=lambda _: None,
-        rng=Random(1),
-        measurements=Measurements(),
-        breaker_config=BreakerConfig(errors_in_a_row_count_max=ERRORS_MAX),
-    )
+    config = BreakerConfig(errors_in_a_row_count_max=ERRORS_MAX)
+    return standings_of(Measurements(), breaker_config=config)
 
 
 def fail(made: Standings, peer: PeerId = PEER, *, lease: str = "lease") -> None:
@@ -64,8 +60,7 @@ def test_each_kept_result_counts_and_is_written_once_for_all() -> None:
     made = standings()
     effects = made.on_results_kept(PEER, "lease", count=64, now_us=0)
 
-    (persist,) = effects
-    assert isinstance(persist, Persist)
+    (persist,) = [effect for effect in effects if isinstance(effect, Persist)]
     assert [(row.kind, row.key) for row in persist.rows] == [(MEASUREMENT_ROW, PEER)]
     assert made.measurements.of(PEER).successes_count == 64
 
@@ -103,7 +98,7 @@ def test_a_probe_of_several_tasks_ends_with_the_first_that_shows_something() -> 
 def test_measurements_survive_a_restart() -> None:
     made, again = standings(), standings()
     made.on_results_kept(PEER, "lease", count=3, now_us=0)
-    made.on_dispute(PEER)
+    made.on_dispute(PEER, now_us=0)
 
     again.on_restarted([made.measurements.to_record(PEER)])
 

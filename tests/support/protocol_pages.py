@@ -27,7 +27,7 @@ from wire.membership import (
     Removal,
 )
 from wire.messages import MESSAGES
-from wire.records import Capabilities, Presence, Record, Watch
+from wire.records import Capabilities, Observation, Observations, Presence, Record, Watch
 from wire.signed import Signed
 from wire.tasks import Contract, Lease, Receipt, Result, ResultRoot, Task, Vote
 from wire.text import CAPABILITY_PATTERN, NAME_PATTERN, VISIBLE_ASCII_PATTERN
@@ -47,7 +47,7 @@ SIGNED_BODIES = (
 )
 PLAIN_BODIES = (
     *(Task, Result, Receipt, Invocation, Invitation),
-    *(Presence, Capabilities, Watch, Sample, Gpu, Manifest),
+    *(Presence, Capabilities, Watch, Observations, Observation, Sample, Gpu, Manifest),
 )
 _PATTERNS = {NAME_PATTERN: "name", CAPABILITY_PATTERN: "capability", VISIBLE_ASCII_PATTERN: "ASCII"}
 _MARKED = re.compile(r"(<!-- (\w+)(?:: (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -7,6 +7,7 @@ from random import Random
 
 from support.candidates import candidate
 from support.meshes import Device, small_mesh
+from support.standing import standings_of
 from support.tasks import BATCH_KEY, ENGINE_PROFILE, NO_CHANGES, proven_results, result_of, tasks_of
 
 from scheduler.batch import Batch
@@ -15,7 +16,6 @@ from scheduler.leases import LeaseBook
 from scheduler.placement import Placements
 from scheduler.register import DecisionDurable
 from scheduler.selection import Candidate, Sampler
-from scheduler.standing import Standings
 from scheduler.steward import RoundRow, Steward
 from scheduler.stewardship import Stewardship
 from scheduler.submission import BatchDurable
@@ -55,9 +55,7 @@ class StewardBench:
         self.effects: list[Effect] = []
         self.rows: dict[tuple[str, bytes], Row] = {}
         self.measurements = Measurements()
-        self.standings = Standings(
-            sample_of=lambda _: None, rng=Random(2), measurements=self.measurements
-        )
+        self.standings = standings_of(self.measurements)
         self.leases = LeaseBook()
         self.office = Stewardship(
             signer=OWN.keys,

@@ -51,7 +51,15 @@ from wire.membership import (
 )
 from wire.merkle import inclusion_proofs, merkle_root
 from wire.messages import MESSAGES, Heartbeat, Hello, OfferRefusal, OfferRejected
-from wire.records import Capabilities, Presence, ProtocolRange, Record, RecordKind
+from wire.records import (
+    Capabilities,
+    Observation,
+    Observations,
+    Presence,
+    ProtocolRange,
+    Record,
+    RecordKind,
+)
 from wire.signed import Body, Signed, encode_body, sign, signing_bytes
 from wire.tasks import (
     Contract,
@@ -240,7 +248,7 @@ def content() -> dict[str, object]:
 
 
 def records() -> dict[str, object]:
-    """Return signed records of two kinds."""
+    """Return signed records of three kinds."""
     presence = Presence(
         name="kitchen",
         node_type="raspberry-pi",
@@ -251,10 +259,20 @@ def records() -> dict[str, object]:
         store=MESH.devices[1].store,
     )
     capabilities = Capabilities(keys=("arch:aarch64", "cpu:4", "runtime:wasi-p1"))
+    subjects = sorted((MESH.devices[0].peer, MESH.devices[2].peer))
+    observations = Observations(
+        generation=2,
+        slots=(
+            Observation(subjects[0], "any", 1_000, 1, 0),
+            Observation(subjects[0], "raspberry-pi", 0, 0, 3),
+            Observation(subjects[1], "any", (1 << 53) - 1, 0, 0),
+        ),
+    )
     return {
         "about": "records of device 1; `body` of a record is MessagePack of its kind",
         "presence": _record(RecordKind.PRESENCE, encode_body(presence)),
         "capabilities": _record(RecordKind.CAPABILITIES, encode_body(capabilities)),
+        "observations": _record(RecordKind.OBSERVATIONS, encode_body(observations)),
     }
 
 

@@ -13,13 +13,17 @@ from msgspec.structs import replace
 
 from telemetry.health import (
     NOTHING_KNOWN_SCORE,
+    Evidence,
+    Health,
     HealthReferences,
     HealthWeights,
     Terms,
     health_of,
+    reputation_of,
     score_of,
 )
 from telemetry.measurement import Measured
+from telemetry.outcomes import Remembered
 from telemetry.sample import Sample
 
 shares = st.floats(0, 1)
@@ -50,6 +54,18 @@ measurements = st.builds(
 )
 
 GIB = 1 << 30
+
+
+def evidence_of(measured: Measured) -> Evidence:
+    """Return what speaks for a device whose outcomes were all seen here, just now."""
+    own = Remembered(measured.successes_count, measured.failures_count, measured.disputes_count)
+    return Evidence(own=own)
+
+
+def seen(measured: Measured, claimed: Sample | None, **settings: object) -> Health:
+    return health_of(measured, claimed, evidence_of(measured), **settings)  # type: ignore[arg-type]
+
+
 WORKED_EXAMPLE = Measured(
     round_trip_us=20_000,
     up_bits_per_second=250_000_000,
@@ -117,7 +133,7 @@ def test_exact_vectors(
     expected_terms: tuple[float | None, ...],
     expected_score: float,
 ) -> None:
-    health = health_of(measured, claimed)
+    health = seen(measured, claimed)
     found = health.terms
     assert (found.bandwidth, found.latency, found.compute, found.reputation) == pytest.approx(
         expected_terms
@@ -132,7 +148,7 @@ def test_the_page_s_worked_example_ends_in_the_score_of_the_vector() -> None:
         page,
     )
     assert found is not None
-    health = health_of(WORKED_EXAMPLE, HALF_IDLE)
+    health = seen(WORKED_EXAMPLE, HALF_IDLE)
     terms_of_code = msgspec.structs.astuple(health.terms)
     assert [*map(float, found.groups())] == pytest.approx([*terms_of_code, health.score])
 
@@ -166,7 +182,7 @@ def test_references_are_configuration() -> None:
 def test_nothing_known_is_neutral() -> None:
     assert score_of(Terms()) == NOTHING_KNOWN_SCORE == 0.5
     only_latency = HealthWeights(bandwidth=0, latency=1, compute=0, reputation=0)
-    assert health_of(Measured(successes_count=9), None, weights=only_latency).score == 0.5
+    assert seen(Measured(successes_count=9), None, weights=only_latency).score == 0.5
 
 
 @given(terms, weights)
@@ -205,7 +221,7 @@ def test_a_better_term_never_lowers_the_score(
 @given(measurements, st.integers(0, 1_000), st.integers(0, 1_000))
 def test_every_term_is_in_bounds(measured: Measured, idle: int, free: int) -> None:
     sample = Sample(cpu_idle_permille=idle, memory_total_bytes=1_000, memory_free_bytes=free)
-    health = health_of(measured, sample)
+    health = seen(measured, sample)
     found = health.terms
     for term in (found.bandwidth, found.latency, found.compute, found.reputation, health.score):
         assert term is None or 0 <= term <= 1
@@ -215,12 +231,32 @@ def test_every_term_is_in_bounds(measured: Measured, idle: int, free: int) -> No
 def test_slower_or_failing_devices_never_score_better(measured: Measured) -> None:
     worse = [replace(measured, failures_count=measured.failures_count + 1)]
     worse.append(replace(measured, disputes_count=measured.disputes_count + 1))
-    if measured.successes_count + measured.failures_count == 0:
-        worse = worse[1:]  # the first outcome replaces "new" and is tested by the vectors
     if measured.round_trip_us is not None:
         worse.append(replace(measured, round_trip_us=measured.round_trip_us + 1_000))
     if measured.up_bits_per_second is not None:
         worse.append(replace(measured, up_bits_per_second=measured.up_bits_per_second // 2))
-    score = health_of(measured, HALF_IDLE).score
+    score = seen(measured, HALF_IDLE).score
     for each in worse:
-        assert health_of(each, HALF_IDLE).score <= score
+        assert seen(each, HALF_IDLE).score <= score
+
+
+recent = st.floats(0, 50)
+evidences = st.builds(
+    Evidence,
+    own=st.builds(Remembered, recent, recent, recent),
+    others_rate=shares,
+    others_weight=shares,
+)
+
+
+@given(evidences)
+def test_all_that_others_say_moves_a_reputation_less_than_one_own_outcome(told: Evidence) -> None:
+    alone = replace(told, others_weight=0.0)
+    moved = abs(reputation_of(told) - reputation_of(alone))
+    assert moved <= 1 / max(1.0, told.own.count) + 1e-9
+
+
+@given(evidences)
+def test_what_was_forgotten_leaves_a_device_as_new(told: Evidence) -> None:
+    little = Remembered(told.own.valid / 1e6, told.own.failed / 1e6, told.own.disputed / 1e6)
+    assert reputation_of(Evidence(own=little)) == pytest.approx(0.5, abs=1e-3)

@@ -21,6 +21,7 @@ from wire.records import (
     ProtocolRange,
     Record,
     decode_capabilities,
+    decode_observations,
     decode_presence,
 )
 from wire.signed import Signed, encode_body, sign
@@ -45,7 +46,7 @@ def test_capabilities_come_back(capabilities: Capabilities) -> None:
 
 @given(st.binary())
 def test_a_hostile_body_decodes_or_is_malformed(body: bytes) -> None:
-    for decode in (decode_presence, decode_capabilities):
+    for decode in (decode_presence, decode_capabilities, decode_observations):
         with contextlib.suppress(MalformedFrame):
             decode(body)
 

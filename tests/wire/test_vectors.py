@@ -206,6 +206,19 @@ def test_records() -> None:
             assert body["protocol"] == [1, 1]
 
 
+def test_observations() -> None:
+    record = opened("meshd/record/1", wire_of(load("records.json")["observations"]))
+    body = unpacked(record["body"])
+    slots = [(subject, kind) for subject, kind, *_ in body["slots"]]
+    assert slots == sorted(slots)
+    assert (record["kind"], body["generation"]) == ("observations", 2)
+    assert [counts for _, _, *counts in body["slots"]] == [
+        [1_000, 1, 0],
+        [0, 0, 3],
+        [(1 << 53) - 1, 0, 0],
+    ]
+
+
 def test_tasks_from_contract_to_votes() -> None:
     vectors = load("tasks.json")
     contract = opened("meshd/contract/1", wire_of(vectors["contract"]))
