@@ -6,6 +6,8 @@ without it. A test compares the two.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 _MIB: Final = 1 << 20
@@ -26,3 +28,17 @@ USES: Final = (1, 10_000)
 CAPABILITIES_MAX: Final = 16
 CAPABILITY_LETTERS_MAX: Final = 160
 TASKS_LISTED: Final = (1, 1_000)
+
+# What the daemon takes where a term is not given, by the name of its option.
+DEFAULTS: Final[Mapping[str, int | str]] = MappingProxyType(
+    {
+        "strategy": "weighted",
+        "priority": "normal",
+        "memory_bytes": 512 * _MIB,
+        "fuel": 10_000_000_000,
+        "wall_us": 30_000_000,
+        "output_bytes": 16 * _MIB,
+        "deadline_us": 3_600_000_000,
+        "retries_max": 8,
+    }
+)

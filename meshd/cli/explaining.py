@@ -29,6 +29,7 @@ class PlanCommand(ProgramCommand):
     epilog=examples(
         "meshctl plan --require mem:4GiB",
         "meshctl plan wc.wasm --input README.md --strategy latency-aware",
+        "meshctl plan -f job.yaml",
     ),
 )
 @program_words

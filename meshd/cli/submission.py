@@ -19,7 +19,7 @@ from meshd.cli.grammar import (
 )
 from meshd.cli.output import print_json
 from meshd.cli.program_output import give_output
-from meshd.cli.program_words import ProgramCommand, env_option, program_words
+from meshd.cli.program_words import ProgramCommand, env_option, job_option, program_words
 from meshd.cli.terms import terms_frame, terms_options
 from meshd.client import ControlClient, TaskInput
 from meshd.control_errors import CommandRefused, ContactLost
@@ -30,6 +30,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _TOO_MUCH_INPUT = "split the work into tasks with less input each"
 
 _OPTIONS = (
+    job_option,
     click.option(
         "--input",
         "input_file",
@@ -64,15 +65,20 @@ def submission_options(function: _Function) -> _Function:
         "meshctl submit wc.wasm -l < /dev/null",
         "meshctl submit tool.wasm --to out.bin -- --input is-for-the-program",
         "meshctl submit render.wasm --require arch:aarch64 --memory 256MiB --detach",
+        "meshctl submit -f job.yaml --deadline 2h",
     ),
 )
 @program_words
 @submission_options
+@click.option("--dry-run", is_flag=True, help="Print the job file of all this, and run nothing.")
 @pass_session
+@click.pass_context
 def submit(
+    ctx: click.Context,
     session: Session,
     /,
     *,
+    dry_run: bool,
     module: str,
     arguments: list[str],
     input_file: str | None,
@@ -93,6 +99,8 @@ def submit(
     daemon, 102 refused, 103 nobody eligible, 104 trap, 105 fuel, 106 memory, 107 time, 108
     cancelled, 109 disputed, 110 lost contact (the task goes on), 111 unconfirmed.
     """
+    if dry_run:
+        return _dry_run(session, ctx)
     if module == STANDARD and input_file == STANDARD:
         raise click.UsageError("module and input cannot both be standard input")
     if detach and to is not None:
@@ -111,6 +119,17 @@ def submit(
         if detach:
             return _detached(session, accepted)
         return _attached(session, client, accepted["tasks"][0], to=to)
+
+
+def _dry_run(session: Session, ctx: click.Context) -> int:
+    from meshd.cli.jobfile import filled_in, job_text  # as `job_option` says
+
+    job = filled_in(ctx.command, ctx.params)
+    if session.is_json:
+        print_json({"answer": "job", "job": job})
+    else:
+        click.echo(job_text(job), nl=False)
+    return Exit.DONE
 
 
 def _submitted(client: ControlClient, program: bytes, task: TaskInput, options: Frame) -> Frame:

@@ -36,6 +36,7 @@ SHELLS = frozenset(
         "meshd.cli.following",
         "meshd.cli.further",
         "meshd.cli.grammar",
+        "meshd.cli.jobfile",
         "meshd.cli.mesh",
         "meshd.cli.meshctl",
         "meshd.cli.meshd",
