@@ -46,6 +46,8 @@ async def receive_submission(
         retries_max=request.retries_max,
         deadline_us=request.deadline_us,
         durability=request.durability,
+        replicas=request.replicas,
+        quorum=request.quorum,
     )
 
 

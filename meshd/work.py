@@ -21,6 +21,7 @@ from scheduler.batch import (
     DecisionRow,
     PromiseRow,
 )
+from scheduler.comparing import PatienceOver
 from scheduler.convening import Colleague
 from scheduler.dispatch import OfferUnanswered
 from scheduler.enquiries import Enquiries
@@ -327,6 +328,8 @@ class Work:
                 return self.steward.on_granted_lease_ends(key, now_us=now_us)
             case DecisionTick():
                 return self.steward.on_decision_tick(now_us=now_us)
+            case PatienceOver():
+                return self.steward.on_patience_over(key, now_us=now_us)
             case DecisionDurable():
                 return self.steward.on_decision_durable(key, now_us=now_us)
             case DeadlineDue():
@@ -392,6 +395,7 @@ class Work:
             is_executor=member.may(Role.EXECUTOR),
             has_left=member.has_left,
             is_dead=neighbours.is_dead(peer),
+            operator=member.certificate.operator,
             capabilities=member.capabilities,
             node_type=None if presence is None else presence.node_type,
             engine_profiles=() if presence is None else presence.engine_profiles,

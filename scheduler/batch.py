@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 from msgspec.structs import replace
 
+from scheduler.agreement import Comparison
 from scheduler.errors import IllegalTransition
 from scheduler.paxos import LOWEST, Acceptor, Proposer
 from scheduler.placement import Placement
@@ -27,6 +28,7 @@ from wire.tasks import (
     Contract,
     Epoch,
     Lease,
+    LeasedResult,
     Outcome,
     OutcomeKind,
     Proof,
@@ -69,7 +71,7 @@ class DecisionRow(Struct, frozen=True, kw_only=True):
     One row holds all outcomes that were voted for at once under one lease, or under none. All votes
     are of one epoch and equal; those of a majority decide. `chains` are those of the submitter, the
     executor and the stewards, for the receipts. `attempts` counts the leases that each task had
-    needed until then.
+    needed until then. `agreeing` are equal results of other executors.
     """
 
     votes: tuple[Signed[Vote], ...]
@@ -78,6 +80,7 @@ class DecisionRow(Struct, frozen=True, kw_only=True):
     chains: tuple[Chain, ...]
     decided_wall_us: int
     attempts: dict[int, int] = {}
+    agreeing: dict[int, tuple[LeasedResult, ...]] = {}
 
     @property
     def batch(self) -> BatchId:
@@ -126,7 +129,11 @@ class TaskProgress:
     hint: str | None = None
     attempts: int = 0  # leases given
     failures: int = 0  # of those, the ones that a device failed
-    executor: PeerId | None = None
+    executor: PeerId | None = None  # the last that began
+    runs_wanted: int = 1  # by as many devices
+    # Those that hold a lease of it, or whose result is here: none of them gets it again.
+    engaged: frozenset[PeerId] = frozenset()
+    comparison: Comparison | None = None  # of the results that are here, where one does not suffice
     decided: Decided | None = None
     is_placing: bool = False
     is_deciding: bool = False
@@ -140,10 +147,19 @@ class TaskProgress:
         """Whether the task has no outcome, nor one on its way to the disk."""
         return self.decided is None and not self.is_deciding
 
+    def said(self, text: str) -> str:
+        """Return a reason, after what is known of results that are compared."""
+        return text if self.comparison is None else f"{self.comparison.text}; {text}"
+
+    @property
+    def lacks_runs(self) -> bool:
+        """Whether more devices are wanted than are at it or have done it."""
+        return self.is_open and len(self.engaged) < self.runs_wanted
+
     @property
     def is_waiting(self) -> bool:
         """Whether the task waits for a device and is not being offered to any."""
-        return self.state is TaskState.PENDING and self.is_open and not self.is_placing
+        return self.lacks_runs and not self.is_placing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,7 +194,8 @@ class Batch:
         count = self.contract.body.tasks_count
         self.batch = batch_id_of(self.contract)
         self.text = base32_text(self.batch)
-        self.progress = [TaskProgress() for _ in range(count)]
+        replicas = self.contract.body.replicas
+        self.progress = [TaskProgress(runs_wanted=replicas) for _ in range(count)]
         self.states = {TaskState.PENDING: count}
         self.undecided_count = count
         self.inline_bytes = sum(map(inline_bytes_of, self.tasks or ()))
@@ -258,6 +275,28 @@ class Batch:
         task.hint = hint
         self._note(index)
 
+    def engage(self, index: int, executor: PeerId) -> None:
+        """Note that a device is at a task, or has done it."""
+        self.progress[index].engaged |= {executor}
+        self._note(index)
+
+    def disengage(self, index: int, executor: PeerId) -> None:
+        """Note that a device does not do a task."""
+        self.progress[index].engaged -= {executor}
+        self._note(index)
+
+    def want_runs(self, index: int, count: int) -> None:
+        """Note how many devices have to run a task."""
+        self.progress[index].runs_wanted = count
+        self._note(index)
+
+    def start_over(self, index: int) -> None:
+        """Forget who is at a task and what came out: another steward leads it."""
+        task = self.progress[index]
+        task.engaged, task.comparison = frozenset(), None
+        task.runs_wanted = self.contract.body.replicas
+        self._note(index)
+
     def place(self, indices: Iterable[int]) -> None:
         """Note that tasks are being offered."""
         for index in indices:
@@ -297,7 +336,8 @@ class Batch:
             task.executor = task.decided.executor
             task.attempts = max(task.attempts, row.attempts.get(index, 0))
             task.is_deciding = False
-            task.failed_on = task.unusable = task.placed = None
+            task.failed_on = task.unusable = task.placed = task.comparison = None
+            task.engaged = frozenset()
             self.undecided_count -= 1
             self.move(index, _DECISIONS[outcome.kind], outcome.reason)
             if outcome.kind is OutcomeKind.RESULT:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from scheduler.batch import Batch, inline_bytes_of
+from scheduler.batch import Batch, TaskProgress, inline_bytes_of
 from scheduler.leasing import Leasing
 from scheduler.placement import (
     REFUSED_PAUSE_US,
@@ -32,6 +32,7 @@ REVIEW_SOON_US = 250_000
 # A lease message has to fit into a frame of 1 MiB, with its contract and proofs.
 LEASE_INLINE_BYTES_MAX = 512 * 1024
 REFUSALS_SHOWN_MAX = 2
+LOOKED_MAX = 16  # kinds of tasks of a batch, by the devices that have or failed them
 
 _BUSY = "waiting for a device that has room"
 
@@ -119,6 +120,7 @@ class Dispatch:
             batch.batch,
             batch.contract.body,
             candidates,
+            engaged=batch.progress[index].engaged,
             failed_on=batch.progress[index].failed_on or {},
             now_us=now_us,
         )
@@ -144,10 +146,10 @@ class Dispatch:
         if not self.placements.has_room:
             return []
         contract = batch.contract.body
-        eligible, _ = self.exclusions(batch, next(batch.waiting()), candidates, now_us=now_us)
-        if not eligible:
+        first, eligible = self._first_placeable(batch, candidates, now_us=now_us)
+        if first is None:
             return []
-        indices = self._chunk(batch, chunk_size(batch.waiting_count, eligible))
+        indices = self._chunk(batch, first, chunk_size(batch.waiting_count, eligible))
         offer, placement = self.placements.open(batch.batch, contract, indices, eligible)
         batch.place(indices)
         message = OfferMessage(
@@ -165,14 +167,30 @@ class Dispatch:
             return None
         return next(iter(self.office.chains_of((submitter,), batch.chains)), None)
 
-    def _chunk(self, batch: Batch, count: int) -> tuple[int, ...]:
-        """Return waiting tasks that the same devices have failed, as many as fit into a lease."""
-        first = next(batch.waiting())
-        failed_on = (batch.progress[first].failed_on or {}).keys()
+    def _first_placeable(
+        self, batch: Batch, candidates: list[Candidate], *, now_us: int
+    ) -> tuple[int | None, list[Candidate]]:
+        """Return the first waiting task that somebody may be asked for, and whom to ask."""
+        looked: set[tuple[frozenset[PeerId], frozenset[PeerId]]] = set()
+        for index in batch.waiting():
+            alike = _excluded_by(batch.progress[index])
+            if alike in looked:
+                continue
+            eligible, _ = self.exclusions(batch, index, candidates, now_us=now_us)
+            if eligible:
+                return index, _of_other_operators(batch.progress[index], eligible, candidates)
+            looked.add(alike)
+            if len(looked) == LOOKED_MAX:
+                break
+        return None, []
+
+    def _chunk(self, batch: Batch, first: int, count: int) -> tuple[int, ...]:
+        """Return waiting tasks that the same devices have or failed, as many as a lease holds."""
+        alike = _excluded_by(batch.progress[first])
         indices: list[int] = []
         inline_bytes = 0
         for index in batch.waiting():
-            if (batch.progress[index].failed_on or {}).keys() != failed_on:
+            if _excluded_by(batch.progress[index]) != alike:
                 continue
             if batch.tasks is not None:
                 inline_bytes += inline_bytes_of(batch.tasks[index])
@@ -205,7 +223,11 @@ class Dispatch:
             return effects
         executor = best.candidate.peer
         open_indices = placement.indices if batch.is_leading else ()
-        indices = tuple(one for one in open_indices if batch.progress[one].is_waiting)
+        indices = tuple(
+            index
+            for index in open_indices
+            if batch.progress[index].is_waiting and executor not in batch.progress[index].engaged
+        )
         is_willing = self.standings.allows_work(executor) and not self.office.is_stopping
         if not indices or not is_willing or not self.office.may(executor, Role.EXECUTOR):
             return effects + _released(offer, placement)
@@ -215,18 +237,37 @@ class Dispatch:
         return effects + self.leasing.grant(offer, batch, executor, indices, now_us=now_us)
 
     def _why_waiting(self, batch: Batch, candidates: list[Candidate], *, now_us: int) -> str:
+        first, _ = self._first_placeable(batch, candidates, now_us=now_us)
+        if first is not None:
+            return _BUSY
         first = next(batch.waiting())
-        eligible, excluded = self.exclusions(batch, first, candidates, now_us=now_us)
-        return _BUSY if eligible else _waiting_because(list(excluded.values()))
+        _, excluded = self.exclusions(batch, first, candidates, now_us=now_us)
+        return _waiting_because(list(excluded.values()))
 
     def _explain(self, batch: Batch, text: str) -> list[Effect]:
         effects: list[Effect] = []
         for index in batch.waiting():
             task = batch.progress[index]
-            if task.reason != text:
-                task.reason = text
+            said = task.said(text)
+            if task.reason != said:
+                task.reason = said
                 effects += self.office.on_changed(batch, (index,))
         return effects
+
+
+def _excluded_by(task: TaskProgress) -> tuple[frozenset[PeerId], frozenset[PeerId]]:
+    """Return who has a task and who failed it: all that sets tasks of a batch apart."""
+    return task.engaged, frozenset(task.failed_on or ())
+
+
+def _of_other_operators(
+    task: TaskProgress, eligible: list[Candidate], candidates: list[Candidate]
+) -> list[Candidate]:
+    """Prefer devices of operators that have none at a task yet, where operators are known."""
+    if not task.engaged:
+        return eligible
+    operators = {one.operator for one in candidates if one.peer in task.engaged} - {None}
+    return [one for one in eligible if one.operator not in operators] or eligible
 
 
 def _released(offer: int, placement: Placement) -> list[Effect]:

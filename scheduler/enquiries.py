@@ -196,6 +196,7 @@ class Enquiries:
                     decision.results.get(index),
                     decision.votes,
                     decision.chains,
+                    decision.agreeing.get(index, ()),
                 )
             except ReceiptIncomplete as error:
                 return Refused(code=RefusalCode.INTERNAL, message=str(error))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
+from scheduler.agreement import quorum_fault
 from scheduler.verdict import Check, CheckName, CheckResult, Facts, Fault
 from wire.content import output_digest
 from wire.errors import MalformedFrame, NotAMember
@@ -19,6 +20,7 @@ from wire.signed import Signed
 from wire.tasks import (
     Contract,
     Epoch,
+    Lease,
     Outcome,
     OutcomeKind,
     Receipt,
@@ -84,6 +86,7 @@ class Examination:
         self._check(CheckName.RESULT, self._check_result, needs=CheckName.VOTES)
         self._check(CheckName.LEASE, self._check_lease, needs=CheckName.RESULT)
         self._check(CheckName.EXECUTOR, self._check_executor, needs=CheckName.RESULT)
+        self._check(CheckName.QUORUM, self._check_quorum, needs=CheckName.RESULT)
 
     def run_output(self, output: bytes) -> None:
         """Check that `output` is what the task put out."""
@@ -172,7 +175,8 @@ class Examination:
         return ", ".join(peer_text(voter) for voter in voters)
 
     def _check_no_result(self) -> str:
-        if self.receipt.result is not None or self.receipt.lease is not None:
+        receipt = self.receipt
+        if receipt.result is not None or receipt.lease is not None or receipt.agreeing:
             detail = "a result or a lease, though the task has none"
             raise _Refused(Fault.PART_UNEXPECTED, detail)
         return "none, as the task ended without one"
@@ -204,9 +208,11 @@ class Examination:
         return f"{result.status}, exit code {result.exit_code}"
 
     def _check_lease(self) -> str:
-        lease, result = self.receipt.lease, self._result
-        if lease is None or result is None:
+        if self.receipt.lease is None or self._result is None:
             raise _Refused(Fault.PART_MISSING, "the lease of the result is not in it")
+        return self._check_lease_of(self.receipt.lease, self._result)
+
+    def _check_lease_of(self, lease: Signed[Lease], result: Result) -> str:
         body, stewards = lease.body, self.receipt.contract.body.stewards
         # The rank of an epoch names its one proposer, who alone leases in it.
         steward = stewards[body.epoch.rank] if body.epoch.rank < len(stewards) else None
@@ -229,6 +235,29 @@ class Examination:
         self._check_member(self._result.executor, Role.EXECUTOR)
         return peer_text(self._result.executor)
 
+    def _check_quorum(self) -> str:
+        if self._result is None:
+            raise _Refused(Fault.PART_MISSING, "the result is not in it")
+        others: list[Result] = []
+        for one in self.receipt.agreeing:
+            try:
+                result = open_result(one.result)
+            except MalformedFrame as error:
+                raise _Refused(Fault.RESULT_NOT_SIGNED, str(error)) from error
+            self._check_lease_of(one.lease, result)
+            self._check_member(result.executor, Role.EXECUTOR)
+            others.append(result)
+        quorum = self.receipt.contract.body.quorum
+        fault = quorum_fault(self._result, others, quorum=quorum)
+        if fault is not None:
+            raise _Refused(Fault.QUORUM_NOT_MET, fault)
+        if not others:
+            return "one device ran it: no other one was asked to compare"
+        executors = (self._result.executor, *(one.executor for one in others))
+        self.facts = replace(self.facts, agreeing=tuple(peer_text(one.executor) for one in others))
+        operators = {self._operator_of(peer) for peer in executors}
+        return f"equal results of {len(executors)} devices, by {len(operators)} operators"
+
     def _check_output(self, output: bytes) -> str:
         if self._result is None:
             raise _Refused(Fault.NO_OUTPUT, "the task ended without a result")
@@ -248,3 +277,7 @@ class Examination:
             raise _Refused(Fault.CHAIN_BROKEN, f"{peer_text(peer)}: {error}") from error
         if role not in certificate.roles:
             raise _Refused(Fault.ROLE_MISSING, f"{peer_text(peer)} is no {role}")
+
+    def _operator_of(self, peer: PeerId) -> str:
+        chains = (chain[0].body for chain in self.receipt.chains)
+        return next((one.operator for one in chains if one.subject == peer), "")

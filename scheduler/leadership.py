@@ -429,7 +429,8 @@ class Leadership:
 def _part(row: DecisionRow, indices: list[int]) -> DecisionRow:
     """Return what a row says of some of its tasks; its votes stay whole."""
     results = {index: one for index, one in row.results.items() if index in indices}
-    return replace(row, results=results)
+    agreeing = {index: others for index, others in row.agreeing.items() if index in indices}
+    return replace(row, results=results, agreeing=agreeing)
 
 
 def _count(batch: Batch) -> int:

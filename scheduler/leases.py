@@ -1,6 +1,7 @@
 """The leases a steward has granted: who works on what, and until when it may be silent.
 
-A task is under one lease at a time: the book refuses a second.
+A device has a task under one lease at a time: the book refuses a second. Several devices may have
+it, each under a lease of its own.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class LeaseBook:
 
     lease_us: int = LEASE_US
     _granted: dict[LeaseRef, Granted] = field(default_factory=dict)
-    _by_task: dict[tuple[BatchId, int], LeaseRef] = field(default_factory=dict)
+    _by_task: dict[tuple[BatchId, int], dict[PeerId, LeaseRef]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self._granted)
@@ -49,11 +50,15 @@ class LeaseBook:
     def grant(
         self, lease: LeaseRef, executor: PeerId, indices: tuple[int, ...], *, now_us: int
     ) -> list[Effect]:
-        """Note a new lease. Raises TaskLeased if one of its tasks, or its name, is out already."""
+        """Note a new lease.
+
+        Raises TaskLeased if one of its tasks is out to this device already, or its name is out.
+        """
         places = [(lease.batch, index) for index in indices]
-        if lease in self._granted or not self._by_task.keys().isdisjoint(places):
+        if lease in self._granted or any(executor in self._by_task.get(p, ()) for p in places):
             raise TaskLeased(f"attempt {lease.attempt} of {lease.epoch}: {indices}")
-        self._by_task |= dict.fromkeys(places, lease)
+        for place in places:
+            self._by_task.setdefault(place, {})[executor] = lease
         self._granted[lease] = Granted(
             executor=executor, indices=set(indices), expires_us=now_us + self.lease_us
         )
@@ -64,10 +69,10 @@ class LeaseBook:
         granted = self._granted.get(lease)
         return granted if granted is not None and granted.executor == executor else None
 
-    def of_task(self, batch: BatchId, index: int) -> tuple[LeaseRef, Granted] | None:
-        """Return the lease that a task is under."""
-        lease = self._by_task.get((batch, index))
-        return None if lease is None else (lease, self._granted[lease])
+    def of_task(self, batch: BatchId, index: int) -> list[tuple[LeaseRef, Granted]]:
+        """Return the leases that a task is under, those given first first."""
+        leases = self._by_task.get((batch, index), {})
+        return [(lease, self._granted[lease]) for lease in leases.values()]
 
     def out_to(self, executors: frozenset[PeerId]) -> list[tuple[LeaseRef, Granted]]:
         """Return the leases that these devices hold."""
@@ -90,7 +95,10 @@ class LeaseBook:
         if granted is None or index not in granted.indices:
             return False
         granted.indices.discard(index)
-        del self._by_task[lease.batch, index]
+        of_task = self._by_task[lease.batch, index]
+        del of_task[granted.executor]
+        if not of_task:
+            del self._by_task[lease.batch, index]
         if not granted.indices:
             del self._granted[lease]
         return True

@@ -67,7 +67,8 @@ class Leasing:
             task = batch.progress[index]
             task.attempts += 1
             task.executor = executor
-            batch.move(index, TaskEvent.LEASED, "leased")
+            batch.engage(index, executor)
+            batch.move(index, TaskEvent.LEASED, task.said("leased"))
             effects += office.on_changed(batch, (index,))
         granted = LeaseGranted(
             offer=offer,
@@ -156,9 +157,12 @@ class Leasing:
         if batch is None:
             return effects
         for index in ended:
+            batch.disengage(index, granted.executor)
             task = batch.progress[index]
-            if task.state in _LEASED and task.is_open:  # else its result is here, or it is decided
-                batch.move(index, TaskEvent.LEASE_OVER, f"waiting for a device again: {reason}")
+            if task.lacks_runs:  # else another device's result is here, or it is decided
+                text = task.said(f"waiting for a device again: {reason}")
+                batch.move(index, TaskEvent.LEASE_OVER, text)
+                self.resume(batch, index)
                 blamed = granted.executor if is_failure else None
                 effects += self.wait_again(batch, index, blamed, reason, now_us=now_us)
         return effects
@@ -166,9 +170,10 @@ class Leasing:
     def wait_again(
         self, batch: Batch, index: int, blamed: PeerId | None, reason: str, *, now_us: int
     ) -> list[Effect]:
-        """Put a pending task back into the queue, or let it fail if there is no hope."""
+        """Put a task back into the queue, or let it fail if there is no hope."""
         task = batch.progress[index]
-        task.executor = None
+        if task.state is TaskState.PENDING:
+            task.executor = None
         if blamed is not None:
             task.failures += 1
             task.failed_on = task.failed_on or {}
@@ -181,24 +186,23 @@ class Leasing:
         effects = self.office.on_changed(batch, (index,))
         return effects + self.waiting.review_in(0, now_us=now_us)
 
-    def resume(self, batch: Batch, index: int) -> bool:
-        """Say whether a pending task is still under a lease, and go back to that."""
+    def resume(self, batch: Batch, index: int) -> None:
+        """Go back to a lease that a pending task is still under, if there is one."""
+        task = batch.progress[index]
         under = self.leases.of_task(batch.batch, index)
-        if under is None:
-            return False
+        if task.state is not TaskState.PENDING or not under:
+            return
+        started = [granted for _, granted in under if granted.is_started]
         batch.move(index, TaskEvent.LEASED, "leased")
-        if under[1].is_started:
+        if started:
             batch.move(index, TaskEvent.STARTED, "running")
-        batch.progress[index].executor = under[1].executor
-        return True
+        task.executor = (started or [granted for _, granted in under])[0].executor
 
     def call_off(self, batch: Batch, indices: Iterable[int], *, now_us: int) -> list[Effect]:
         """Tell whoever works on tasks that they are decided."""
         decided: dict[LeaseRef, tuple[PeerId, list[int]]] = {}
         for index in indices:
-            under = self.leases.of_task(batch.batch, index)
-            if under is not None:
-                ref, granted = under
+            for ref, granted in self.leases.of_task(batch.batch, index):
                 decided.setdefault(ref, (granted.executor, []))[1].append(index)
                 self.leases.end_task(ref, index)
         effects: list[Effect] = []
@@ -212,14 +216,13 @@ class Leasing:
         """Forget the leases of a batch that another steward leads now: results still count."""
         effects: list[Effect] = []
         for index, task in enumerate(batch.progress):
-            under = self.leases.of_task(batch.batch, index)
-            if under is not None:
-                ref, granted = under
+            for ref, granted in self.leases.of_task(batch.batch, index):
                 self.leases.end_task(ref, index)
                 effects += self.over_without_proof(granted.executor, ref, now_us=now_us)
             if task.decided is not None:
                 continue
-            if task.state is TaskState.VERIFYING:
+            batch.start_over(index)
+            if task.state in (TaskState.VERIFYING, TaskState.DISPUTED):
                 batch.move(index, TaskEvent.RESULT_REFUSED)
             elif task.state in _LEASED:
                 batch.move(index, TaskEvent.LEASE_OVER)

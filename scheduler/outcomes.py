@@ -80,7 +80,16 @@ class Outcomes:
         if row is None:
             return effects
         batch = self.office.ledger.batches[row.batch]
+        compared = [batch.progress[index].comparison for index in row.outcomes]
+        ran = {peer for one in compared if one is not None for peer in one.answers}
         fresh = self.office.ledger.decide(row)
+        for one in (one for others in row.agreeing.values() for one in others):
+            if one.lease.signer == self.office.own and fresh:
+                lease = one.lease.body
+                ref = LeaseRef(lease.batch, lease.epoch, lease.attempt)
+                effects += self.standings.on_results_kept(
+                    lease.executor, ref, count=1, task_kind=batch.task_kind, now_us=now_us
+                )
         if row.lease is not None and fresh:
             lease = row.lease.body
             ref = LeaseRef(lease.batch, lease.epoch, lease.attempt)
@@ -97,7 +106,7 @@ class Outcomes:
             self.placements.on_room(lease.executor)
             if batch.is_leading:
                 settled = Settled(batch=batch.batch, outcomes={**row.outcomes})
-                effects.append(Send(lease.executor, settled))
+                effects += [Send(peer, settled) for peer in sorted({lease.executor, *ran})]
         effects += self.register.prune(batch)
         effects += self.leasing.call_off(batch, fresh, now_us=now_us)
         effects += self.office.on_changed(batch, fresh)

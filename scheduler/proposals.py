@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
+from scheduler.agreement import quorum_fault
 from scheduler.batch import Batch, DecisionRow
 from scheduler.errors import StaleEpoch, TwoValues
 from scheduler.register import Register
@@ -19,7 +20,17 @@ from wire.effects import Effect, Fetch, Offer, OutputCheck, Trace
 from wire.events import Fetched, FetchFailed
 from wire.ids import PeerId
 from wire.messages import BatchUnknown, NotPromised, Proposed
-from wire.tasks import OutcomeKind, Steward, Vote, open_result, result_digest
+from wire.signed import Signed
+from wire.tasks import (
+    Lease,
+    LeasedResult,
+    OutcomeKind,
+    Result,
+    Steward,
+    Vote,
+    open_result,
+    result_digest,
+)
 
 PROPOSALS_MAX = 1_000  # whose outputs are being fetched
 
@@ -171,7 +182,7 @@ class Proposals:
         lease = message.lease
         if lease is None:
             found = []
-        elif lease.body.batch != batch.batch or not _is_named_lease(message, batch):
+        elif lease.body.batch != batch.batch or not _is_named_lease(lease, message, batch):
             return None, "its lease is not of this batch"
         else:
             found = results_of(message.results, lease.body)
@@ -183,12 +194,16 @@ class Proposals:
         digests = {index: result_digest(proven.received) for index, proven in results.items()}
         if digests != wanted:
             return None, "its results are not those voted for"
+        agreeing = _agreeing(message, {result.index: result for _, result in found}, batch)
+        if agreeing is None:
+            return None, "its results have no quorum"
         row = DecisionRow(
             votes=message.votes,
             lease=lease,
             results=results,
             chains=message.chains,
             decided_wall_us=self.office.wall_us(),
+            agreeing=agreeing,
         )
         return row, ""
 
@@ -201,14 +216,34 @@ def _agrees(vote: Vote, first: Vote) -> bool:
     return names == (first.batch, first.epoch, first.outcomes)
 
 
-def _is_named_lease(message: Proposed, batch: Batch) -> bool:
+def _is_named_lease(lease: Signed[Lease], message: Proposed, batch: Batch) -> bool:
     """Say whether a steward gave the lease, at the epoch of the votes or before."""
-    lease = message.lease
-    if lease is None or lease.body.epoch > message.votes[0].body.epoch:
+    if lease.body.epoch > message.votes[0].body.epoch:
         return False
     stewards = batch.contract.body.stewards
     rank = lease.body.epoch.rank
     return rank < len(stewards) and stewards[rank] == Steward(lease.signer, lease.body.store)
+
+
+def _agreeing(
+    message: Proposed, results: dict[int, Result], batch: Batch
+) -> dict[int, tuple[LeasedResult, ...]] | None:
+    """Return the equal results of others by task; None if they make no quorum."""
+    agreeing: dict[int, list[LeasedResult]] = {index: [] for index in results}
+    opened: dict[int, list[Result]] = {index: [] for index in results}
+    for one in message.agreeing:
+        lease = one.lease.body
+        if lease.batch != batch.batch or not _is_named_lease(one.lease, message, batch):
+            return None
+        for _, result in results_of((one.result,), lease):
+            if result.index in agreeing:
+                agreeing[result.index].append(one)
+                opened[result.index].append(result)
+    quorum = batch.contract.body.quorum
+    for index, result in results.items():
+        if quorum_fault(result, opened[index], quorum=quorum) is not None:
+            return None
+    return {index: tuple(others) for index, others in agreeing.items() if others}
 
 
 def _not_promised(batch: Batch) -> NotPromised:

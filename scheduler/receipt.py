@@ -3,7 +3,8 @@
 A receipt file is the MessagePack of `wire.tasks.Receipt` and nothing else. A good receipt proves:
 a member with the role submitter asked for the task, a majority of the stewards it named voted for
 one outcome of it in one epoch, and, if that is a result, an executor signed it under a lease that
-such a steward had given at that epoch or before. See docs/protocol/tasks.md.
+such a steward had given at that epoch or before, and as many others as the contract's quorum takes
+signed an equal one. See docs/protocol/tasks.md.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from wire.tasks import (
     Contract,
     Epoch,
     Lease,
+    LeasedResult,
     Outcome,
     OutcomeKind,
     ProvenResult,
@@ -46,6 +48,7 @@ def build_receipt(
     result: ProvenResult | None,
     votes: Iterable[Signed[Vote]],
     chains: Iterable[Chain],
+    agreeing: tuple[LeasedResult, ...] = (),
 ) -> Receipt:
     """Return the receipt of a decided task, with those of `votes` and `chains` that it needs.
 
@@ -66,6 +69,7 @@ def build_receipt(
         result=result if is_result else None,
         votes=chosen,
         chains=(),
+        agreeing=agreeing if is_result else (),
     )
     receipt = replace(receipt, chains=_needed_chains(receipt, chains))
     examination = Examination(receipt=receipt, mesh=None)
@@ -143,8 +147,9 @@ def _deciding_votes(
 def _needed_chains(receipt: Receipt, chains: Iterable[Chain]) -> tuple[Chain, ...]:
     by_subject = {chain[0].body.subject: chain for chain in chains}
     involved = [receipt.contract.signer, *(vote.signer for vote in receipt.votes)]
-    if receipt.lease is not None:
-        involved += [receipt.lease.body.executor, receipt.lease.signer]
+    leases = [] if receipt.lease is None else [receipt.lease]
+    for lease in (*leases, *(one.lease for one in receipt.agreeing)):
+        involved += [lease.body.executor, lease.signer]
     return tuple(by_subject[peer] for peer in dict.fromkeys(involved) if peer in by_subject)
 
 

@@ -8,9 +8,11 @@ it, so a task that has an outcome, or one on its way, is never proposed again in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
+from types import MappingProxyType
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -24,6 +26,7 @@ from wire.signed import Signed, sign
 from wire.tasks import (
     Epoch,
     Lease,
+    LeasedResult,
     Outcome,
     OutcomeKind,
     ProvenResult,
@@ -38,6 +41,9 @@ REASON_CHARACTERS_MAX = 256
 PROPOSAL_BYTES_MAX = 512 * 1024  # of results: a frame holds votes and chains beside them
 PROPOSAL_RETRY_FIRST_US = 1_000_000
 PROPOSAL_RETRY_MAX_US = 30_000_000
+
+Agreeing: TypeAlias = Mapping[int, tuple[LeasedResult, ...]]
+_NOBODY: Agreeing = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +75,20 @@ class Register:
     # --- proposing --------------------------------------------------------------------------
 
     def choose(
-        self, batch: Batch, lease: Signed[Lease], results: dict[int, ProvenResult]
+        self,
+        batch: Batch,
+        lease: Signed[Lease],
+        results: dict[int, ProvenResult],
+        agreeing: Agreeing = _NOBODY,
     ) -> list[Effect]:
-        """Propose results of one lease."""
+        """Propose results of one lease, with equal ones of others, the same others for all."""
         effects: list[Effect] = []
-        for part in _parts_by_bytes(results, batch):
+        for part in _parts_by_bytes(results, agreeing, batch):
             outcomes = {
                 index: Outcome(kind=OutcomeKind.RESULT, result=result_digest(one.received))
                 for index, one in part.items()
             }
-            effects += self._propose(batch, outcomes, part, lease)
+            effects += self._propose(batch, outcomes, part, lease, agreeing)
         return effects
 
     def close(self, batch: Batch, kind: OutcomeKind, reasons: dict[int, str]) -> list[Effect]:
@@ -99,7 +109,9 @@ class Register:
             index: row.outcomes[index] for index in indices if batch.progress[index].decided is None
         }
         results = {index: one for index, one in row.results.items() if index in outcomes}
-        return self._propose(batch, outcomes, results, row.lease) if outcomes else []
+        if not outcomes:
+            return []
+        return self._propose(batch, outcomes, results, row.lease, row.agreeing)
 
     # --- voting -----------------------------------------------------------------------------
 
@@ -226,6 +238,7 @@ class Register:
         outcomes: dict[int, Outcome],
         results: dict[int, ProvenResult],
         lease: Signed[Lease] | None,
+        agreeing: Agreeing = _NOBODY,
     ) -> list[Effect]:
         office, proposer = self.office, batch.proposer
         if proposer is None or not proposer.is_established or not outcomes:
@@ -233,8 +246,11 @@ class Register:
         values = proposer.propose(outcomes)
         batch.acceptor.vote(proposer.epoch, values)
         signers = {batch.contract.signer, office.own, *batch.co_stewards()}
-        if lease is not None:
-            signers |= {lease.body.executor, lease.signer}
+        agreeing = {index: agreeing[index] for index in outcomes if agreeing.get(index)}
+        leases = [] if lease is None else [lease]
+        leases += [one.lease for others in agreeing.values() for one in others]
+        for each in leases:
+            signers |= {each.body.executor, each.signer}
         row = DecisionRow(
             votes=(self._own_vote(batch, proposer.epoch, values),),
             lease=lease,
@@ -242,6 +258,7 @@ class Register:
             chains=office.chains_of(sorted(signers), batch.chains),
             decided_wall_us=office.wall_us(),
             attempts={index: batch.progress[index].attempts for index in outcomes},
+            agreeing=agreeing,
         )
         batch.begin_deciding(outcomes)
         return self._write(row)
@@ -287,6 +304,7 @@ def proposed(row: DecisionRow, *, promise: Epoch | None = None) -> Proposed:
         results=tuple(row.results.values()),
         chains=row.chains,
         promise=promise,
+        agreeing=tuple(one for others in row.agreeing.values() for one in others),
     )
 
 
@@ -297,17 +315,20 @@ def _parts(outcomes: dict[int, Outcome]) -> Iterator[dict[int, Outcome]]:
 
 
 def _parts_by_bytes(
-    results: dict[int, ProvenResult], batch: Batch
+    results: dict[int, ProvenResult], agreeing: Agreeing, batch: Batch
 ) -> Iterator[dict[int, ProvenResult]]:
     part: dict[int, ProvenResult] = {}
     part_bytes = 0
     for index, one in results.items():
         if not batch.progress[index].is_open:
             continue
-        if part and part_bytes + len(one.received) > PROPOSAL_BYTES_MAX:
+        size_bytes = len(one.received)
+        for other in agreeing.get(index, ()):
+            size_bytes += len(other.result.received) + len(other.lease.received)
+        if part and part_bytes + size_bytes > PROPOSAL_BYTES_MAX:
             yield part
             part, part_bytes = {}, 0
         part[index] = one
-        part_bytes += len(one.received)
+        part_bytes += size_bytes
     if part:
         yield part

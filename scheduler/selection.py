@@ -68,6 +68,7 @@ class Candidate:
     is_executor: bool
     has_left: bool
     is_dead: bool = False  # to the mesh: enough of its observers do not hear it
+    operator: str | None = None  # whose it is, by its certificate
     capabilities: frozenset[str]
     node_type: str | None
     engine_profiles: tuple[str, ...]

@@ -2,6 +2,8 @@
 
 Pending <-> Assigned -> Executing -> Verifying -> Complete -> Settled
 any state before Complete -> Cancelled | Failed        Verifying -> Disputed -> Verifying
+
+A task that several devices run is as far as the one that is furthest.
 """
 
 from __future__ import annotations
@@ -51,24 +53,30 @@ class TaskEvent(enum.Enum):
 _DECIDED = frozenset({TaskState.COMPLETE, TaskState.SETTLED, TaskState.CANCELLED, TaskState.FAILED})
 _UNDECIDED = tuple(state for state in TaskState if state not in _DECIDED)
 _WORKING = (TaskState.PENDING, TaskState.ASSIGNED, TaskState.EXECUTING)
+_COMPARING = (TaskState.VERIFYING, TaskState.DISPUTED)
+_OF_LEASES = (TaskEvent.LEASED, TaskEvent.STARTED, TaskEvent.LEASE_OVER)
 
 TRANSITIONS: Mapping[tuple[TaskState, TaskEvent], TaskState] = MappingProxyType(
     {
         (TaskState.PENDING, TaskEvent.LEASED): TaskState.ASSIGNED,
+        (TaskState.ASSIGNED, TaskEvent.LEASED): TaskState.ASSIGNED,
+        (TaskState.EXECUTING, TaskEvent.LEASED): TaskState.EXECUTING,
         (TaskState.ASSIGNED, TaskEvent.STARTED): TaskState.EXECUTING,
         (TaskState.EXECUTING, TaskEvent.STARTED): TaskState.EXECUTING,
         (TaskState.ASSIGNED, TaskEvent.LEASE_OVER): TaskState.PENDING,
         (TaskState.EXECUTING, TaskEvent.LEASE_OVER): TaskState.PENDING,
-        # A result that was offered does not need its lease any more.
-        (TaskState.VERIFYING, TaskEvent.LEASE_OVER): TaskState.VERIFYING,
-        (TaskState.VERIFYING, TaskEvent.STARTED): TaskState.VERIFYING,
         (TaskState.VERIFYING, TaskEvent.RESULT_REFUSED): TaskState.PENDING,
+        (TaskState.DISPUTED, TaskEvent.RESULT_REFUSED): TaskState.PENDING,
+        (TaskState.DISPUTED, TaskEvent.RESULT_OFFERED): TaskState.DISPUTED,
         (TaskState.VERIFYING, TaskEvent.RESULTS_DIFFER): TaskState.DISPUTED,
         (TaskState.DISPUTED, TaskEvent.RESULTS_AGREE): TaskState.VERIFYING,
         (TaskState.COMPLETE, TaskEvent.RECEIPT_GIVEN): TaskState.SETTLED,
     }
     # Work that comes after its lease ran out is not lost.
     | {(state, TaskEvent.RESULT_OFFERED): TaskState.VERIFYING for state in _WORKING}
+    | {(TaskState.VERIFYING, TaskEvent.RESULT_OFFERED): TaskState.VERIFYING}
+    # A result that was offered does not need its lease any more, and further devices may run it.
+    | {(state, event): state for state in _COMPARING for event in _OF_LEASES}
     | {(state, TaskEvent.RESULT_DECIDED): TaskState.COMPLETE for state in _UNDECIDED}
     | {(state, TaskEvent.CANCEL_DECIDED): TaskState.CANCELLED for state in _UNDECIDED}
     | {(state, TaskEvent.FAILURE_DECIDED): TaskState.FAILED for state in _UNDECIDED}

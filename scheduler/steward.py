@@ -15,6 +15,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from scheduler.batch import Batch, BatchRow, DecisionRow, PromiseRow
+from scheduler.comparing import Comparing, PatienceOver
 from scheduler.convening import Colleague, ConveneDue, Convening
 from scheduler.dispatch import Dispatch, OfferUnanswered
 from scheduler.keeping import forgotten_batch, kept_batch, offered_blobs
@@ -136,8 +137,15 @@ class Steward:
             standings=standings,
             candidates=candidates,
         )
-        self._verification = Verification(
+        self._comparing = Comparing(
             office=office, register=register, leasing=leasing, standings=standings
+        )
+        self._verification = Verification(
+            office=office,
+            register=register,
+            leasing=leasing,
+            standings=standings,
+            comparing=self._comparing,
         )
         self._outcomes = Outcomes(
             office=office,
@@ -438,6 +446,10 @@ class Steward:
     def on_decision_tick(self, *, now_us: int) -> list[Effect]:
         """Vote on what was checked."""
         return self._verification.on_decision_tick(now_us=now_us)
+
+    def on_patience_over(self, over: PatienceOver, *, now_us: int) -> list[Effect]:
+        """A task waits for a device to compare with."""
+        return self._comparing.on_patience_over(over, now_us=now_us)
 
     def on_cancel(self, batch: Batch, index: int) -> list[Effect]:
         """Somebody cancels a task."""

@@ -240,6 +240,8 @@ class Submissions:
             strategy=submit.strategy,
             priority=submit.priority,
             retries_max=submit.retries_max,
+            replicas=submit.replicas,
+            quorum=submit.quorum_wanted,
             engine_profiles=(office.engine_profile,),
             deadline_us=submit.deadline_us,
             durability=Durability.MESH if co_stewards else Durability.LOCAL,

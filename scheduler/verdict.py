@@ -23,6 +23,7 @@ class CheckName(enum.StrEnum):
     RESULT = "result"
     LEASE = "lease"
     EXECUTOR = "executor"
+    QUORUM = "quorum"
     OUTPUT = "output"
 
 
@@ -59,6 +60,7 @@ class Fault(enum.StrEnum):
     LEASE_NOT_BY_STEWARD = "lease_not_by_steward"
     LEASE_NOT_FOR_RESULT = "lease_not_for_result"
     LEASE_AFTER_VOTES = "lease_after_votes"
+    QUORUM_NOT_MET = "quorum_not_met"
     NO_OUTPUT = "no_output"
     DIGEST_KEY_MISSING = "digest_key_missing"
     OUTPUT_DIFFERS = "output_differs"
@@ -85,6 +87,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     outcome: str | None = None  # result, cancelled, failed
     reason: str | None = None  # of an outcome that is no result
     executor: str | None = None
+    agreeing: tuple[str, ...] = ()  # other executors whose results are equal
     engine_profile: str | None = None
     status: str | None = None
     exit_code: int | None = None

@@ -1,7 +1,8 @@
 """The steward's check of results: signature, lease, terms, and the output itself.
 
 A result counts under any lease that a steward of its contract gave, however late: pure tasks may
-run twice, and the register picks one. A lease of a store that is gone counts for nothing.
+run twice, and the register picks one. A lease of a store that is gone counts for nothing. Where
+equal results of several devices are wanted, `Comparing` has them before the register has one.
 """
 
 from __future__ import annotations
@@ -9,27 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
+from scheduler.agreement import Answer
 from scheduler.batch import Batch, Decided
+from scheduler.comparing import Comparing
 from scheduler.leasing import REMOVED, Leasing
 from scheduler.register import Register
 from scheduler.standing import Standings
-from scheduler.states import TaskEvent, TaskState
+from scheduler.states import TaskEvent
 from scheduler.stewardship import Stewardship
 from telemetry.breaker import ProbeEnd
 from telemetry.measurement import ANY_KIND
 from wire.content import SEALED_EXTRA_BYTES, Content
-from wire.effects import Effect, Fetch, Offer, OutputCheck, Send, SetTimer, Trace
+from wire.effects import Effect, Fetch, OutputCheck, Send, SetTimer, Trace
 from wire.errors import MalformedFrame
 from wire.events import Fetched, FetchFailed
 from wire.ids import BatchId, PeerId
 from wire.membership import Role
-from wire.messages import LeaseRef, ResultsOffered, Settled
+from wire.messages import ResultsOffered, Settled
 from wire.signed import Signed
 from wire.tasks import Contract, Lease, Outcome, ProvenResult, Result, Steward, open_result
 
 DECISION_TICK_US = 2_000
-# While an output is fetched no other result of the task is taken. So nobody is waited for often:
-# whoever holds a lease gets another try with it, and none after an output that was wrong.
+# While outputs are fetched no more results of the task are taken than are wanted. So nobody is
+# waited for often: whoever holds a lease gets another try with it, and none after an output that
+# was wrong.
 UNUSABLE_MAX = 2
 
 
@@ -44,31 +48,25 @@ class OutputToken:
 
     batch: BatchId
     index: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Checking:
-    """A result whose output is being fetched and checked."""
-
-    lease: Signed[Lease]
-    proven: ProvenResult
-    result: Result
-
-    @property
-    def ref(self) -> LeaseRef:
-        return LeaseRef(self.result.batch, self.result.epoch, self.result.attempt)
+    executor: PeerId
 
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """Results on their way from an executor's offer to the register: one of a task at a time."""
+    """Results on their way from an executor's offer to the register.
+
+    Of a task as many at a time as devices are to run it, one of each device.
+    """
 
     office: Stewardship
     register: Register
     leasing: Leasing
     standings: Standings
-    _checking: dict[OutputToken, _Checking] = field(default_factory=dict)
-    _checked: list[_Checking] = field(default_factory=list)
+    comparing: Comparing
+    _checking: dict[OutputToken, Answer] = field(default_factory=dict)
+    _checked: list[Answer] = field(default_factory=list)
+    # Whose results of a task are being checked, or wait for the tick.
+    _of_task: dict[tuple[BatchId, int], set[PeerId]] = field(default_factory=dict)
 
     def on_results_offered(
         self, sender: PeerId, offered: ResultsOffered, *, now_us: int
@@ -82,7 +80,7 @@ class Verification:
             if batch is None:
                 settled[result.index] = None  # this store never knew it, or has forgotten it
                 continue
-            one = _Checking(lease=offered.lease, proven=proven, result=result)
+            one = Answer(lease=offered.lease, proven=proven, result=result)
             decided = batch.progress[result.index].decided
             if decided is not None:
                 settled[result.index] = _outcome_of(decided)
@@ -97,10 +95,7 @@ class Verification:
     def on_fetched(self, fetched: Fetched) -> list[Effect]:
         """An output is here and is what its result says: vote at the next tick."""
         checking = self._taken(fetched.token)
-        if checking is None:
-            return []
-        self._checked.append(checking)
-        return [SetTimer(DecisionTick(), DECISION_TICK_US)] if len(self._checked) == 1 else []
+        return [] if checking is None else self._is_good(checking)
 
     def on_fetch_failed(self, failed: FetchFailed, *, now_us: int) -> list[Effect]:
         """The output cannot be had, or is not what was signed: somebody else has to run it."""
@@ -108,6 +103,7 @@ class Verification:
         if one is None:
             return []
         executor, index = one.result.executor, one.result.index
+        self._forget(one)
         batch = self.office.batch(one.result.batch)
         kind = ANY_KIND if batch is None else batch.task_kind
         effects: list[Effect] = []
@@ -125,13 +121,11 @@ class Verification:
         failures = unusable.get(one.ref, 0) + 1
         unusable[one.ref] = UNUSABLE_MAX if failed.is_wrong else failures
         reason = f"its result was refused: {failed.reason}"
-        batch.move(index, TaskEvent.RESULT_REFUSED, reason)
-        if self.leasing.resume(batch, index):  # another device is at it already
-            return effects + self.office.on_changed(batch, (index,))
-        return effects + self.leasing.wait_again(batch, index, blamed, reason, now_us=now_us)
+        return effects + self._step_back(batch, one, blamed, reason, now_us=now_us)
 
     def on_devices_removed(self, removed: frozenset[PeerId], *, now_us: int) -> list[Effect]:
         """Vote for no result of devices that are out of the mesh: somebody else has to run it."""
+        effects = self.comparing.on_devices_removed(removed, now_us=now_us)
         gone = [one for one in self._checking.values() if one.result.executor in removed]
         gone += [one for one in self._checked if one.result.executor in removed]
         self._checking = {
@@ -140,42 +134,30 @@ class Verification:
             if one.result.executor not in removed
         }
         self._checked = [one for one in self._checked if one.result.executor not in removed]
-        effects: list[Effect] = []
         for one in gone:
-            batch, index = self.office.batch(one.result.batch), one.result.index
+            self._forget(one)
             effects += self.leasing.over_without_proof(one.result.executor, one.ref, now_us=now_us)
-            if batch is None or not (batch.is_leading and batch.progress[index].is_open):
-                continue
-            batch.move(index, TaskEvent.RESULT_REFUSED, REMOVED)
-            if self.leasing.resume(batch, index):  # another device is at it already
-                effects += self.office.on_changed(batch, (index,))
-            else:
-                effects += self.leasing.wait_again(batch, index, None, REMOVED, now_us=now_us)
+            batch = self.office.batch(one.result.batch)
+            if batch is not None and self._is_wanted(batch, one):
+                effects += self._step_back(batch, one, None, REMOVED, now_us=now_us)
         return effects
 
     def on_decision_tick(self, *, now_us: int) -> list[Effect]:
         """Vote once for all results of a lease that were checked; keep their outputs."""
         checked, self._checked = self._checked, []
-        by_lease: dict[bytes, list[_Checking]] = {}
         effects: list[Effect] = []
         for one in checked:
+            self._forget(one)
             batch = self.office.batch(one.result.batch)
-            is_led = batch is not None and batch.is_leading
-            if batch is not None and is_led and batch.progress[one.result.index].is_open:
-                by_lease.setdefault(one.lease.received, []).append(one)
+            if batch is not None and self._is_wanted(batch, one):
+                effects += self.comparing.on_checked(batch, one, now_us=now_us)
             else:
                 effects += self.leasing.over_without_proof(
                     one.result.executor, one.ref, now_us=now_us
                 )
-        for group in by_lease.values():
-            batch = self.office.ledger.batches[group[0].result.batch]
-            blobs = (one.result.output.blob for one in group)
-            effects += [Offer(blob, batch.batch) for blob in blobs if blob is not None]
-            results = {one.result.index: one.proven for one in group}
-            effects += self.register.choose(batch, group[0].lease, results)
-        return effects
+        return effects + self.comparing.choose()
 
-    def _take(self, sender: PeerId, batch: Batch, one: _Checking, *, now_us: int) -> list[Effect]:
+    def _take(self, sender: PeerId, batch: Batch, one: Answer, *, now_us: int) -> list[Effect]:
         result = one.result
         task = batch.progress[result.index]
         fault = result_fault(result, batch.contract.body, may=self.office.may)
@@ -190,20 +172,62 @@ class Verification:
         # The work under this lease is done, so it cannot run out while its result is checked.
         self.leasing.leases.end_task(one.ref, result.index)
         is_unusable = (task.unusable or {}).get(one.ref, 0) >= UNUSABLE_MAX
-        if not task.is_open or task.state is TaskState.VERIFYING or is_unusable:
+        of_task = self._of_task.get((batch.batch, result.index), set())
+        compared = {} if task.comparison is None else task.comparison.answers
+        is_here = result.executor in of_task or result.executor in compared
+        has_room = len(of_task) + len(compared) < task.runs_wanted
+        if not task.is_open or is_here or is_unusable or not has_room:
             return []  # it is offered again until the task is decided
-        token = OutputToken(batch.batch, result.index)
-        self._checking[token] = one
+        if not self.comparing.has_room(task):
+            return []
+        self._of_task.setdefault((batch.batch, result.index), set()).add(result.executor)
         task.executor = result.executor
-        batch.move(result.index, TaskEvent.RESULT_OFFERED, "checking the result")
+        batch.engage(result.index, result.executor)
+        text = task.said("checking the result")
+        batch.move(result.index, TaskEvent.RESULT_OFFERED, text)
+        changed = self.office.on_changed(batch, (result.index,))
+        if task.comparison is not None and task.comparison.has_equal(result):
+            return [*changed, *self._is_good(one)]  # its output is here already
+        token = OutputToken(batch.batch, result.index, result.executor)
+        self._checking[token] = one
         check = OutputCheck(
             box=batch.own_key(self.office.own), index=result.index, digest=result.output_digest
         )
         sources = tuple(dict.fromkeys((sender, result.executor)))
         fetch = Fetch(content=result.output, sources=sources, token=token, check=check)
-        return [*self.office.on_changed(batch, (result.index,)), fetch]
+        return [*changed, fetch]
 
-    def _taken(self, token: Hashable) -> _Checking | None:
+    def _is_good(self, one: Answer) -> list[Effect]:
+        self._checked.append(one)
+        return [SetTimer(DecisionTick(), DECISION_TICK_US)] if len(self._checked) == 1 else []
+
+    def _is_wanted(self, batch: Batch, one: Answer) -> bool:
+        return batch.is_leading and batch.progress[one.result.index].is_open
+
+    def _step_back(
+        self, batch: Batch, one: Answer, blamed: PeerId | None, reason: str, *, now_us: int
+    ) -> list[Effect]:
+        """Go on without a result: with others that are here, a lease that is out, or a new one."""
+        index = one.result.index
+        task = batch.progress[index]
+        batch.disengage(index, one.result.executor)
+        if (batch.batch, index) in self._of_task or task.comparison is not None:
+            task.reason = task.said(reason)
+        else:
+            batch.move(index, TaskEvent.RESULT_REFUSED, reason)
+            self.leasing.resume(batch, index)
+        if not task.lacks_runs:  # another device is at it already
+            return self.office.on_changed(batch, (index,))
+        return self.leasing.wait_again(batch, index, blamed, reason, now_us=now_us)
+
+    def _forget(self, one: Answer) -> None:
+        place = one.result.batch, one.result.index
+        of_task = self._of_task.get(place, set())
+        of_task.discard(one.result.executor)
+        if not of_task:
+            self._of_task.pop(place, None)
+
+    def _taken(self, token: Hashable) -> Answer | None:
         return self._checking.pop(token, None) if isinstance(token, OutputToken) else None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
+from scheduler.batch import DecisionRow
 from scheduler.receipt import receipt_to_file, verify_receipt
 from scheduler.states import TRANSITIONS, TaskState
 from simulations.budget import Budget
@@ -29,7 +30,16 @@ from wire.events import Event
 from wire.ids import BatchId, PeerId, StoreId, TaskId, task_id_from_text
 from wire.messages import LeaseGranted, Message, OfferAccepted, ReceiptGiven, Settled
 from wire.signed import Signed, SignedBody, Verifier, signing_bytes
-from wire.tasks import Contract, Epoch, Lease, Outcome, Receipt, Vote, batch_id_of
+from wire.tasks import (
+    Contract,
+    Epoch,
+    Lease,
+    Outcome,
+    Receipt,
+    Vote,
+    batch_id_of,
+    open_result,
+)
 
 BREAKER_MILLICELSIUS = 85_000
 
@@ -148,9 +158,29 @@ class Checks:
         for vote in _signed(row.value, Vote):
             self.looked["S2"] += 1
             self.register.add_vote(vote)
+        if isinstance(row.value, DecisionRow):
+            for index in row.value.results:
+                self._check_quorum(host, row.value, index)
         for part in signed_parts(row.value):
             if isinstance(part, Signed):
                 self._check_signature(host, part)
+
+    def _check_quorum(self, host: SimulatedHost, row: DecisionRow, index: int) -> None:
+        """S4: what an honest steward votes for has as many equal results as were asked for."""
+        quorum = self.register.quorum(row.batch)
+        others = [one.result for one in row.agreeing.get(index, ())]
+        if quorum == 1 and not others:
+            return
+        self.looked["S4"] += 1
+        results = [open_result(one) for one in (row.results[index], *others)]
+        executors = {one.executor for one in results}
+        values = {(one.index, one.status, one.exit_code, one.output_digest) for one in results}
+        if len(executors) < len(results) or len(results) < quorum or len(values) > 1:
+            where = f"{row.batch.hex()}.{index}"
+            raise InvariantBroken(
+                f"S4: {host.device.name} votes for {where} with {len(values)} different results"
+                f" of {len(executors)} devices; its quorum is {quorum}"
+            )
 
     def _check_signature(self, host: SimulatedHost, part: Signed[SignedBody]) -> None:
         """S12: what a node keeps is signed by who it says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from simulations.checks import AcceptedTask
 from simulations.errors import InvariantBroken
@@ -42,6 +42,11 @@ class Errands:
             program = Program(work_us=step.work_us, output_bytes=step.output_bytes)
             work = work_of(
                 step.count, program, deadline_us=step.deadline_us, durability=step.durability
+            )
+            work = replace(
+                work,
+                replicas=step.replicas,
+                quorum=step.quorum,
             )
             self.submitted.append(Submitted(self._world.submit(step.node, work), work))
 

@@ -63,6 +63,7 @@ FAULTS_MAX = 12
 KINDS_SHARE = 0.4  # of the kinds of faults that a seed has
 HALF = 0.5
 NAT_SHARE = 0.25
+COMPARED_SHARE = 1 / 3
 BEGIN_US = 2 * US_PER_S
 END_US = 30 * US_PER_S
 CRASH_POINTS = (
@@ -86,7 +87,8 @@ def random_plan(seed: int, *, node_count: int | None = None) -> Plan:
     drawn_count = rng.randrange(NODES_MIN, NODES_MAX + 1)
     count = drawn_count if node_count is None else node_count
     submitters = rng.sample(range(count), min(count, rng.randrange(1, 3)))
-    submissions = sorted(_submissions(rng, submitters), key=lambda step: step.at_us)
+    drawn = [_compared(seed, step, count) for step in _submissions(rng, submitters)]
+    submissions = sorted(drawn, key=lambda step: step.at_us)
     is_hasty = rng.random() < HALF  # short timers reach rare states sooner
     behind_nat = _behind_nat(seed, count)
     plan = Plan(
@@ -171,6 +173,15 @@ def _submissions(rng: Random, submitters: list[int]) -> list[Submit]:
         )
         for _ in range(rng.randrange(1, 4))
     ]
+
+
+def _compared(seed: int, step: Submit, node_count: int) -> Submit:
+    """Let several devices do the tasks of every third batch, never more than can do them."""
+    rng = source(seed, "random plan, replicas", step.at_us)
+    if rng.random() >= COMPARED_SHARE:
+        return step
+    replicas = rng.choice((2, 3)) if node_count > NODES_MIN + 1 else 2
+    return replace(step, replicas=replicas, quorum=rng.randrange(1, 3))
 
 
 def _cancels(rng: Random, submissions: list[Submit]) -> list[Cancel]:

@@ -61,6 +61,10 @@ class Register:
         """Return the stewards that a batch's contract names."""
         return self._contracts[batch].stewards
 
+    def quorum(self, batch: BatchId) -> int:
+        """Return how many equal results its contract wants."""
+        return self._contracts[batch].quorum
+
     def stewards_count(self, batch: BatchId) -> int:
         """Return how many they are."""
         return len(self._contracts[batch].stewards)

@@ -46,6 +46,8 @@ class Submit(Step, frozen=True, kw_only=True, tag="submit"):
     output_bytes: Annotated[int, Meta(ge=0, le=64 << 20)] = 64
     deadline_us: TimeUs = 3_600 * US_PER_S
     durability: Durability | None = None
+    replicas: Annotated[int, Meta(ge=1, le=7)] = 1
+    quorum: Annotated[int, Meta(ge=1, le=7)] = 1
 
 
 class Cancel(Step, frozen=True, kw_only=True, tag="cancel"):

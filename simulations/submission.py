@@ -37,6 +37,8 @@ class Work:
     inputs: tuple[bytes, ...]
     deadline_us: int
     durability: Durability | None = None
+    replicas: int = 1
+    quorum: int = 1
 
     def expected_output(self, index: int) -> bytes:
         """Return what task `index` must put out, wherever it runs."""
@@ -69,6 +71,8 @@ def submit_command(host: SimulatedHost, work: Work, *, number: int) -> Submit:
         key=signer.seal(batch_key, signer.peer),
         deadline_us=work.deadline_us,
         durability=work.durability,
+        replicas=work.replicas,
+        quorum=work.quorum,
     )
 
 

@@ -16,7 +16,15 @@ from wire.ids import BATCH_TASKS_MAX
 from wire.limits import Limits
 from wire.membership import ALL_ROLES, Name, Role
 from wire.records import CapabilityKey
-from wire.tasks import REQUIREMENTS_MAX, Durability, Duration, SealedKey, Strategy, Task
+from wire.tasks import (
+    REPLICAS_MAX,
+    REQUIREMENTS_MAX,
+    Durability,
+    Duration,
+    SealedKey,
+    Strategy,
+    Task,
+)
 
 Reference = Annotated[str, Meta(min_length=1, max_length=256)]
 
@@ -87,6 +95,18 @@ class Terms(Struct, frozen=True, kw_only=True):
     retries_max: Annotated[int, Meta(ge=0, le=100)] = 8
     deadline_us: Duration = 3_600_000_000
     durability: Durability | None = None
+    replicas: Annotated[int, Meta(ge=1, le=REPLICAS_MAX)] = 1
+    quorum: Annotated[int, Meta(ge=1, le=REPLICAS_MAX)] | None = None  # None: their majority
+
+    def __post_init__(self) -> None:
+        """Refuse a quorum that cannot be met. Raises ValueError."""
+        if self.quorum_wanted > self.replicas:
+            raise ValueError(f"a quorum of {self.quorum} among {self.replicas} replicas")
+
+    @property
+    def quorum_wanted(self) -> int:
+        """How many results have to be equal."""
+        return self.replicas // 2 + 1 if self.quorum is None else self.quorum
 
 
 class Submit(Terms, frozen=True, kw_only=True, tag_field="command", tag="submit"):

@@ -34,10 +34,12 @@ from wire.signed import Signed
 from wire.tasks import (
     CHAINS_MAX,
     LEASE_TASKS_MAX,
+    REPLICAS_MAX,
     Contract,
     Epoch,
     Index,
     Lease,
+    LeasedResult,
     Outcome,
     ProvenResult,
     ProvenTask,
@@ -51,6 +53,7 @@ HASH_BYTES = 8
 VERSIONS_MAX = 512
 RECORDS_MAX = 64
 RESULTS_MAX = LEASE_TASKS_MAX
+AGREEING_MAX = LEASE_TASKS_MAX * (REPLICAS_MAX - 1)
 PROOF_REMOVALS_MAX = 1
 REMOVAL_IDS_MAX = 2_048
 REMOVALS_GIVEN_MAX = 256
@@ -479,6 +482,7 @@ class Proposed(Struct, frozen=True, kw_only=True):
     results: Annotated[tuple[ProvenResult, ...], Meta(max_length=RESULTS_MAX)] = ()
     chains: Annotated[tuple[Chain, ...], Meta(max_length=CHAINS_MAX)] = ()
     promise: Epoch | None = None
+    agreeing: Annotated[tuple[LeasedResult, ...], Meta(max_length=AGREEING_MAX)] = ()
 
 
 class Voted(Struct, frozen=True, kw_only=True):

@@ -45,7 +45,8 @@ from wire.text import CapabilityKey, Name
 
 LEASE_TASKS_MAX = 64
 REQUIREMENTS_MAX = 16
-CHAINS_MAX = 2 + STEWARDS_MAX
+REPLICAS_MAX = 7
+CHAINS_MAX = 1 + REPLICAS_MAX + STEWARDS_MAX
 TASK_BYTES_MAX = 64 * 1024
 RESULT_BYTES_MAX = 128 * 1024
 US_PER_DAY = 86_400_000_000
@@ -113,8 +114,8 @@ class Contract(Struct, frozen=True, kw_only=True):
     node_type: Name | None = None
     strategy: Strategy = Strategy.WEIGHTED
     priority: Annotated[int, Meta(ge=0, le=2)] = 1
-    replicas: Annotated[int, Meta(ge=1, le=7)] = 1
-    quorum: Annotated[int, Meta(ge=1, le=7)] = 1
+    replicas: Annotated[int, Meta(ge=1, le=REPLICAS_MAX)] = 1
+    quorum: Annotated[int, Meta(ge=1, le=REPLICAS_MAX)] = 1
     retries_max: Annotated[int, Meta(ge=0, le=100)] = 8
     engine_profiles: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=PROFILES_MAX)]
     deadline_us: Duration
@@ -210,6 +211,13 @@ class ProvenResult(Struct, frozen=True, kw_only=True):
     root: Signed[ResultRoot]
 
 
+class LeasedResult(Struct, frozen=True, kw_only=True):
+    """A result with the lease that it was made under."""
+
+    lease: Signed[Lease]
+    result: ProvenResult
+
+
 class OutcomeKind(enum.StrEnum):
     """How a task ended."""
 
@@ -254,6 +262,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
     votes: Annotated[tuple[Signed[Vote], ...], Meta(min_length=1, max_length=STEWARDS_MAX)]
     chains: Annotated[tuple[Chain, ...], Meta(min_length=1, max_length=CHAINS_MAX)]
     digest_key: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
+    # Equal results of other executors, which a quorum needs or a spot check brought.
+    agreeing: Annotated[tuple[LeasedResult, ...], Meta(max_length=REPLICAS_MAX - 1)] = ()
 
 
 def majority_count(contract: Contract) -> int:

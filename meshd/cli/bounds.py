@@ -23,6 +23,7 @@ FUEL: Final = (1, 1_000_000_000_000)
 WALL_US: Final = (1_000, 3_600_000_000)
 DEADLINE_US: Final = (0, 31 * _DAY_US)
 RETRIES: Final = (0, 100)
+REPLICAS: Final = (1, 7)
 INVITATION_US: Final = (1_000_000, 365 * _DAY_US)
 USES: Final = (1, 10_000)
 CAPABILITIES_MAX: Final = 16
@@ -40,5 +41,6 @@ DEFAULTS: Final[Mapping[str, int | str]] = MappingProxyType(
         "output_bytes": 16 * _MIB,
         "deadline_us": 3_600_000_000,
         "retries_max": 8,
+        "replicas": 1,
     }
 )

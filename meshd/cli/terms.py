@@ -91,6 +91,18 @@ _OPTIONS = (
         help="How often it goes to another device when one fails (8).",
     ),
     click.option(
+        "--replicas",
+        type=click.IntRange(*bounds.REPLICAS),
+        metavar="N",
+        help="How many devices run it, to compare their results (1).",
+    ),
+    click.option(
+        "--quorum",
+        type=click.IntRange(*bounds.REPLICAS),
+        metavar="Q",
+        help="How many of the replicas' results have to be equal (their majority).",
+    ),
+    click.option(
         "--durability",
         type=click.Choice(DURABILITIES),
         help="Who keeps the task: several devices, or this one alone (local).",
@@ -107,6 +119,8 @@ TERMS: Final = (
     "priority",
     "retries_max",
     "deadline_us",
+    "replicas",
+    "quorum",
     "durability",
 )
 
@@ -119,8 +133,16 @@ def terms_options(function: _Function) -> _Function:
 
 
 def terms_frame(terms: Mapping[str, object]) -> Frame:
-    """Return terms as the daemon takes them; what was not given has the daemon's default."""
+    """Return terms as the daemon takes them; what was not given has the daemon's default.
+
+    Raises click.UsageError for a quorum that the replicas cannot meet.
+    """
     given = {name: value for name, value in terms.items() if value not in (None, ())}
+    replicas, quorum = given.get("replicas", 1), given.get("quorum", 1)
+    if isinstance(replicas, int) and isinstance(quorum, int) and quorum > replicas:
+        raise click.UsageError(
+            f"a quorum of {quorum} cannot be had of {replicas} results: raise --replicas"
+        )
     if "priority" in given:
         given["priority"] = PRIORITIES.index(str(given["priority"]))
     given["limits"] = {name: given.pop(name) for name in LIMITS if name in given}

@@ -315,6 +315,7 @@ def test_the_bounds_are_those_of_the_wire() -> None:
         bounds.WALL_US: meta_of(Limits, "wall_us"),
         bounds.DEADLINE_US: meta_of(Submit, "deadline_us"),
         bounds.RETRIES: meta_of(Submit, "retries_max"),
+        bounds.REPLICAS: meta_of(Submit, "replicas"),
         bounds.INVITATION_US: meta_of(Invite, "ttl_us"),
         bounds.USES: meta_of(Invite, "uses"),
         bounds.TASKS_LISTED: meta_of(ListTasks, "limit"),

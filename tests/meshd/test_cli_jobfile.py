@@ -169,6 +169,7 @@ def test_a_dry_run_prints_the_file_with_all_defaults_and_needs_no_daemon(tmp_pat
         "output-max": "16MiB",
         "deadline": "1h",
         "retries": 8,
+        "replicas": 1,
     }
 
 

@@ -22,7 +22,8 @@ from support.planted import (
 from mutants.hunt import Mutant
 from p2p.liveness import Liveness
 from p2p.redials import Redials
-from scheduler import batch, results, verification
+from scheduler import agreement, batch, results, verification
+from scheduler.agreement import Ruling, Tally
 from scheduler.batch import (
     BATCH_ROW,
     DECISION_ROW,
@@ -302,6 +303,18 @@ def _lied_to(how: Falsehood) -> Callable[[int], Plan]:
     return plan
 
 
+def _compared(how: Falsehood) -> Callable[[int], Plan]:
+    """Let two devices do each task, one of which lies."""
+
+    def plan(seed: int) -> Plan:
+        submit = Submit(
+            at_us=8 * US_PER_S, node=SUBMITTER, count=4, work_us=WORK_US, replicas=2, quorum=2
+        )
+        return _plan(seed, Lie(at_us=0, node=0, how=how, for_us=30 * US_PER_S), submit)
+
+    return plan
+
+
 def _hot(seed: int) -> Plan:
     """Submit again when both executors have read their thermometers."""
     heats = [
@@ -435,6 +448,18 @@ MUTANTS = (
         plan=_executor_burns,
         plant=_fetches_no_output,
         found_by=("S1", "S3"),
+    ),
+    Mutant(
+        name="decides on the first result of a quorum",
+        plan=_compared(Falsehood.NO_RESULT),
+        plant=_instead(Tally, "_ruling", _always(Ruling.AGREED)),
+        found_by=("S4",),
+    ),
+    Mutant(
+        name="holds different results for equal ones",
+        plan=_compared(Falsehood.WRONG_RESULT),
+        plant=_instead(agreement, "likeness", _always("alike")),
+        found_by=("S4",),
     ),
     Mutant(
         name="answers answers",

@@ -22,16 +22,18 @@ def ref_of(attempt: int, batch: BatchId = BATCHES[0]) -> LeaseRef:
     return LeaseRef(batch, EPOCH, attempt)
 
 
-def test_a_task_under_a_lease_is_not_leased_again() -> None:
+def test_a_task_is_leased_to_a_device_once_and_to_others_too() -> None:
     book = LeaseBook()
     book.grant(ref_of(1), PEERS[0], (1, 2), now_us=0)
 
     with pytest.raises(TaskLeased):
-        book.grant(ref_of(2), PEERS[1], (2, 3), now_us=0)
+        book.grant(ref_of(2), PEERS[0], (2, 3), now_us=0)
     with pytest.raises(TaskLeased):
         book.grant(ref_of(1), PEERS[1], (7,), now_us=0)
 
-    assert book.of_task(BATCHES[0], 3) is None
+    assert book.of_task(BATCHES[0], 3) == []
+    book.grant(ref_of(2), PEERS[1], (2,), now_us=0)
+    assert [ref for ref, _ in book.of_task(BATCHES[0], 2)] == [ref_of(1), ref_of(2)]
     book.grant(ref_of(2, BATCHES[1]), PEERS[1], (2,), now_us=0)  # another batch, another task
 
 
@@ -80,7 +82,7 @@ class LeaseBookMachine(RuleBasedStateMachine):
         self.book = LeaseBook()
         self.now_us = 0
         self.attempts = 0
-        self.model: dict[tuple[BatchId, int], tuple[LeaseRef, PeerId]] = {}
+        self.model: dict[tuple[BatchId, int, PeerId], LeaseRef] = {}
         self.expires_us: dict[LeaseRef, int] = {}
         self.holders: dict[LeaseRef, PeerId] = {}
 
@@ -93,7 +95,7 @@ class LeaseBookMachine(RuleBasedStateMachine):
     def grant(self, batch: BatchId, peer: PeerId, indices: set[int], is_new: bool) -> None:
         self.attempts += is_new or not self.attempts
         ref = ref_of(self.attempts, batch)
-        places = [(batch, index) for index in sorted(indices)]
+        places = [(batch, index, peer) for index in sorted(indices)]
         is_free = not self.model.keys() & set(places) and ref not in self.expires_us
         try:
             self.book.grant(ref, peer, tuple(sorted(indices)), now_us=self.now_us)
@@ -104,13 +106,13 @@ class LeaseBookMachine(RuleBasedStateMachine):
         assert self.holders.setdefault(ref, peer) == peer or ref not in self.expires_us
         self.holders[ref] = peer
         self.expires_us[ref] = self.now_us + LEASE_US
-        self.model |= dict.fromkeys(places, (ref, peer))
+        self.model |= dict.fromkeys(places, ref)
 
     @precondition(lambda self: self.model)
     @rule(data=st.data())
     def end(self, data: st.DataObject) -> None:
         place = data.draw(st.sampled_from(sorted(self.model)))
-        ref, _ = self.model.pop(place)
+        ref = self.model.pop(place)
         assert self.book.end_task(ref, place[1])
         self.forget_if_over(ref)
 
@@ -132,22 +134,23 @@ class LeaseBookMachine(RuleBasedStateMachine):
             assert bool(effects) == (granted is None)
             for index in sorted(granted.indices) if granted is not None else ():
                 assert self.book.end_task(ref, index)
-                del self.model[ref.batch, index]
+                del self.model[ref.batch, index, self.holders[ref]]
             self.forget_if_over(ref)
 
     def forget_if_over(self, ref: LeaseRef) -> None:
-        if not any(under == ref for under, _ in self.model.values()):
+        if ref not in self.model.values():
             self.expires_us.pop(ref, None)
 
     @invariant()
-    def each_task_has_one_holder_and_the_book_knows_it(self) -> None:
+    def the_book_knows_all_holders_of_each_task(self) -> None:
         for batch in BATCHES:
             for index in range(6):
-                under = self.book.of_task(batch, index)
-                expected = self.model.get((batch, index))
-                assert (under is None) == (expected is None)
-                if under is not None and expected is not None:
-                    assert (under[0], under[1].executor) == expected
+                under = {one.executor: ref for ref, one in self.book.of_task(batch, index)}
+                assert under == {
+                    place[2]: ref
+                    for place, ref in self.model.items()
+                    if place[:2] == (batch, index)
+                }
         assert len(self.book) == len(self.expires_us)
 
 

@@ -398,7 +398,13 @@ def test_output_without_a_digest_key_is_not_verified_and_the_reason_says_what_to
 def test_a_check_whose_ground_is_bad_is_not_made_and_states_no_fact() -> None:
     verdict = examined(FINISHED.receipt(votes=FINISHED.votes[:1]))
     skipped = [c.name for c in verdict.checks if c.result is CheckResult.NOT_CHECKED]
-    assert skipped == [CheckName.RESULT, CheckName.LEASE, CheckName.EXECUTOR, CheckName.OUTPUT]
+    assert skipped == [
+        CheckName.RESULT,
+        CheckName.LEASE,
+        CheckName.EXECUTOR,
+        CheckName.QUORUM,
+        CheckName.OUTPUT,
+    ]
     assert verdict.facts.outcome is None
     assert verdict.facts.executor is None
     assert verdict.facts.task is not None
@@ -448,8 +454,10 @@ def test_no_flipped_bit_changes_what_a_receipt_is_verified_to_say() -> None:
             accepted.append(position)
             assert verdict.facts == good.facts
     # The name of an optional, unsigned field is all that may change: then its default holds.
-    start = whole.index(b"version")
-    assert set(accepted) <= set(range(start, start + len(b"version")))
+    names = (b"version", b"agreeing")
+    starts = {whole.index(name): len(name) for name in names}
+    places = {start + place for start, length in starts.items() for place in range(length)}
+    assert set(accepted) <= places
 
 
 def test_a_flipped_bit_in_a_signed_part_is_a_bad_signature() -> None:

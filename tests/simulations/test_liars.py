@@ -12,6 +12,8 @@ from simulations.mesh_node import MESH_NODE
 from simulations.plan import SUBMITTER_ROLES, Plan
 from simulations.runner import Report, Runner
 from simulations.steps import Falsehood, Find, Lie, PoisonDht, Submit, Via
+from wire.membership import Role
+from wire.tasks import Durability
 
 
 def lied_to_plan(how: Falsehood) -> Plan:
@@ -49,6 +51,33 @@ def test_a_strangers_signature_is_refused_by_the_node(exercises_wire: bool) -> N
     assert report.seen["lie.foreign_signature"] > 0
     assert "lie.accepted" not in report.seen
     assert report.complete_count == report.accepted_count == 12
+
+
+@pytest.mark.parametrize("durability", [Durability.LOCAL, Durability.MESH])
+def test_a_wrong_result_is_outvoted_where_results_are_compared(durability: Durability) -> None:
+    plan = Plan(
+        seed=5,
+        node_count=5,
+        roles={1: SUBMITTER_ROLES, 2: (Role.EXECUTOR,)},  # no steward: its votes are not counted
+        steps=(
+            Lie(at_us=0, node=2, how=Falsehood.WRONG_RESULT, for_us=60 * US_PER_S),
+            Submit(
+                at_us=6 * US_PER_S,
+                node=1,
+                count=12,
+                work_us=US_PER_S,
+                durability=durability,
+                replicas=3,
+                quorum=2,
+            ),
+        ),
+    )
+    runner = Runner(plan, MESH_NODE, repeat_with="this test")
+    report = runner.run()
+    assert report.seen["lie.wrong_result"] > 0
+    assert "lie.accepted" not in report.seen
+    assert report.complete_count == report.accepted_count == 12
+    assert runner.world.checks.looked["S4"] >= 12
 
 
 def test_what_honest_devices_answer_a_flood_is_not_their_own_storm() -> None:
