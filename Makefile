@@ -10,6 +10,8 @@ endif
 VENV ?= .venv
 PREFIX ?= $(HOME)/.local
 RUN := $(VENV)/bin/python -m
+# Tests of a file share daemons, so files are what processes share out.
+PYTEST := $(RUN) pytest --numprocesses 2 --dist loadfile
 # One stamp per Python: another one builds the environment anew.
 STAMP := $(VENV)/.setup-$(notdir $(PYTHON))
 INTEROP_LOCK := $(wildcard tests/interop/package-lock.json)
@@ -44,7 +46,7 @@ format: $(STAMP)  ## Format the code and mend what ruff can mend
 	$(RUN) ruff format .
 
 test: $(STAMP) $(if $(INTEROP_LOCK),$(if $(shell command -v npm),$(INTEROP_STAMP)))  ## Run all tests
-	$(RUN) pytest
+	$(PYTEST)
 
 test-interop: $(STAMP) $(INTEROP_STAMP)  ## Run the tests against js-libp2p only (needs node and npm)
 	$(RUN) pytest tests/interop

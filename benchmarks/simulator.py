@@ -40,6 +40,9 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", help="these sizes instead")
     parser.add_argument("--members-max", type=int, default=MEMBERS_MAX, help="in their directories")
     parser.add_argument("--seconds", type=int, default=60, help="of virtual time, after the start")
+    parser.add_argument(
+        "--start-seconds", type=int, default=START_S, help="of virtual time, before that"
+    )
     parser.add_argument("--large", action="store_true", help="the large sizes instead")
     options = parser.parse_args()
     sizes = list(LARGE_SIZES if options.large else SIZES)
@@ -56,7 +59,9 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     for nodes_count, members_max in sizes:
         with context.Pool(1) as pool:  # so that each has its own peak of memory
-            cost = pool.apply(measured, (nodes_count, members_max, options.seconds))
+            cost = pool.apply(
+                measured, (nodes_count, members_max, options.start_seconds, options.seconds)
+            )
         print(cost.line(before), flush=True)
         before = cost
 
@@ -93,7 +98,7 @@ class Cost:
         )
 
 
-def measured(nodes_count: int, members_max: int, seconds: int) -> Cost:
+def measured(nodes_count: int, members_max: int, start_seconds: int, seconds: int) -> Cost:
     """Start a mesh, let its start and the first telemetry pass, and measure what follows."""
     collect_seldom()
     settings = WorldSettings(
@@ -107,7 +112,7 @@ def measured(nodes_count: int, members_max: int, seconds: int) -> Cost:
     begun_s = time.process_time()
     world = World(settings, MESH_NODE)
     world.start_all()
-    world.run_for(START_S * US_PER_S)
+    world.run_for(start_seconds * US_PER_S)
     started_s = time.process_time()
     events_before = world.engine.events_count
     world.run_for(seconds * US_PER_S)
