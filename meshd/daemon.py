@@ -373,6 +373,7 @@ class Daemon:
         rows: RowReader,
     ) -> None:
         node = self._new_node(known, removals)
+        host.rank_gossip_by(node.reputation)
         emit = self._mailbox.post
         blobs = BlobStore(self._home.blobs, self._config.storage.blobs_bytes_max)
         gate = ContentGate(self._keys, blobs)

@@ -32,8 +32,16 @@ from p2p.removal_exchange import RemovalExchange
 from p2p.removals import REMOVAL_ROW, RemovalRow, Removals
 from p2p.removing import Removing
 from p2p.verdicts import Verdict, Verdicts
-from scheduler.reputation import AGE_ROW, AgeDue, AgeRow, ObservationsDue, Reputation
-from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
+from scheduler.reputation import (
+    AGE_ROW,
+    MEASUREMENT_ROW,
+    AgeDue,
+    AgeRow,
+    ObservationsDue,
+    ObservationsDurable,
+    Reputation,
+)
+from scheduler.standing import BreakerDue, Standings
 from telemetry.measurement import MeasurementRecord, Measurements
 from telemetry.sample import Sample
 from wire.answers import Refused
@@ -337,7 +345,11 @@ class Neighbourhood:
             case RaiseDue():
                 return self.own_records.on_raise_due(now_us=now_us)
             case ObservationsDue():
-                return self._on_observations_due(now_us)
+                return (
+                    [] if self.is_stopping else self.reputation.on_observations_due(now_us=now_us)
+                )
+            case ObservationsDurable(told):
+                return self._spread(self.own_records.on_observations(told, now_us=now_us))
             case AgeDue():
                 return self.reputation.on_age_due()
             case BreakerDue():
@@ -545,12 +557,6 @@ class Neighbourhood:
         if watch is None or self.is_stopping:
             return effects
         return effects + self._spread(self.own_records.on_watch(watch, now_us=now_us))
-
-    def _on_observations_due(self, now_us: int) -> list[Effect]:
-        told = self.reputation.on_observations_due(now_us=now_us)
-        if told is None or self.is_stopping:
-            return []
-        return self._spread(self.own_records.on_observations(told, now_us=now_us))
 
     def _observed_by(self, observer: PeerId) -> Observed | None:
         """Return what a member told of how others did."""

@@ -151,6 +151,10 @@ class MeshNode:
         """The members this device knows; hosts only read it."""
         return self._neighbours.directory
 
+    def reputation(self, peer: PeerId) -> float:
+        """Return what another device's work is thought of, in [0, 1]; 0.5 of a stranger's."""
+        return self._neighbours.reputation.reputation(peer)
+
     @property
     def linked(self) -> KeysView[PeerId]:
         """The devices this one has links to; hosts only read it."""
@@ -328,7 +332,7 @@ class MeshNode:
                 found = self._views.resolve(reference)
                 if isinstance(found, Refused):
                     return [Answer(request, found)]
-                return [Answer(request, self._views.peer(found, now_us=now_us))]
+                return [Answer(request, self._views.peer_in_full(found, now_us=now_us))]
             case Find():
                 return self._find(request, command)
             case Invite():

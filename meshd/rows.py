@@ -19,9 +19,8 @@ from scheduler.batch import (
     DecisionRow,
     PromiseRow,
 )
-from scheduler.reputation import AGE_ROW, AgeRow
+from scheduler.reputation import AGE_ROW, MEASUREMENT_ROW, AgeRow
 from scheduler.results import RESULT_ROW, ResultRow
-from scheduler.standing import MEASUREMENT_ROW
 from scheduler.steward import ROUND_ROW, RoundRow
 from telemetry.measurement import MeasurementRecord
 from wire.effects import Row

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import replace
 
 from meshd.removed_views import removed_views
+from meshd.reputation_view import reputation_view
 from p2p.capability import missing
 from p2p.directory import Directory, Member
 from p2p.overlay import Overlay
@@ -119,6 +121,11 @@ class PeerViews:
             compute=_rounded(terms.compute),
             reputation=_rounded(terms.reputation),
         )
+
+    def peer_in_full(self, member: Member, *, now_us: int) -> PeerView:
+        """Return one device, with what its reputation is made of."""
+        view = reputation_view(self.standings.reputation, self.directory, member.peer)
+        return replace(self.peer(member, now_us=now_us), reputation=view)
 
     def peer(self, member: Member, *, now_us: int) -> PeerView:
         """Return one device."""

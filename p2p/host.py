@@ -456,6 +456,10 @@ class Host:
         """
         return await self._dht.find_providers(key, is_thorough=is_thorough)
 
+    def rank_gossip_by(self, reputation_of: Callable[[PeerId], float]) -> None:
+        """Prefer peers of higher reputation, in [0, 1], as neighbours in GossipSub's topics."""
+        self._gossip.rank_by(reputation_of)
+
     async def publish(self, topic: str, record: bytes) -> None:
         """Send `record` to the topic's subscribers. Raises RecordTooLarge above 32 KiB."""
         await self._gossip.publish(topic, record)

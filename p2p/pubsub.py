@@ -39,6 +39,7 @@ TOPICS_PER_PEER_MAX: Final = 64
 OWN_MESSAGE_TOKENS: Final = 20  # a device publishes when it changed, which is seldom
 SUBSCRIPTION_TOKENS: Final = 10
 CONTROL_TOKENS: Final = 4
+REPUTATION_NEUTRAL: Final = 0.5
 CONTROL_TOKEN_BYTES: Final = 64  # more than the id of a message
 _RESTART_S: Final = 1.0
 
@@ -50,9 +51,18 @@ class Gossip:
 
     def __init__(self, members: MembersView, judge: Judge) -> None:
         intake = GossipIntake(judge)
-        self.router = _ContainedGossipSub(intake)
+        self.router = _ContainedGossipSub(intake, self._application_score)
         self.pubsub = _ContainedPubsub(members, self.router, intake)
         self._me = members.get_id()
+        self._reputation_of: Callable[[PeerId], float] = lambda _: REPUTATION_NEUTRAL
+
+    def rank_by(self, reputation_of: Callable[[PeerId], float]) -> None:
+        """Prefer peers of higher reputation, in [0, 1], as neighbours in topics from now on."""
+        self._reputation_of = reputation_of
+
+    def _application_score(self, peer: ID) -> float:
+        """Return the application-specific score of *gossipsub v1.1*, P5 there: in [-1, 1]."""
+        return 2 * (self._reputation_of(peer_of(peer)) - REPUTATION_NEUTRAL)
 
     async def publish(self, topic: str, record: bytes) -> None:
         """Send `record` to the topic's subscribers, as far as they are reachable now.
@@ -186,7 +196,7 @@ class _ContainedPubsub(Pubsub):
 class _ContainedGossipSub(GossipSub):
     """GossipSub 1.1 with every option given: some defaults are far from the specification."""
 
-    def __init__(self, intake: GossipIntake) -> None:
+    def __init__(self, intake: GossipIntake, application_score: Callable[[ID], float]) -> None:
         self._intake = intake
         super().__init__(
             protocols=[PROTOCOL],  # 1.2 doubles the CPU of a delivery
@@ -205,7 +215,12 @@ class _ContainedGossipSub(GossipSub):
             px_peers_count=0,
             prune_back_off=60,
             unsubscribe_back_off=10,
-            score_params=ScoreParams(),  # off: all weights are zero
+            # Conduct is judged by the intake. The score says whom to keep in a topic's mesh: there
+            # are no thresholds, since who works badly may gossip well.
+            score_params=ScoreParams(
+                p6_appl_slack_weight=1.0,  # libp2p calls the application's P6
+                app_specific_score_fn=application_score,
+            ),
             max_idontwant_messages=10,
             adaptive_gossip_enabled=False,
             spam_protection_enabled=False,  # it drops above ten a second of one *forwarder*

@@ -27,6 +27,7 @@ from wire.records import OBSERVATIONS_MAX, Observation, Observations
 from wire.signed import encode_body
 
 AGE_ROW = "age"
+MEASUREMENT_ROW = "measurement"
 HOUR_US = 3_600_000_000
 TELL_SOON_US = 5_000_000  # what came at once is told at once
 TELL_EVERY_US = 60_000_000
@@ -52,6 +53,13 @@ class AgeDue:
 @dataclass(frozen=True, slots=True)
 class ObservationsDue:
     """Timer: tell others how devices did."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationsDurable:
+    """Timer of no delay: what is to be told is on disk, so that no count falls after a crash."""
+
+    told: Observations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +129,8 @@ class Reputation:
             pause_us = max(pause_us, self._told_us + every_us - now_us)
         return [SetTimer(ObservationsDue(), pause_us)]
 
-    def on_observations_due(self, *, now_us: int) -> Observations | None:
-        """Return what to tell others, None if it is no news."""
+    def on_observations_due(self, *, now_us: int) -> list[Effect]:
+        """Make durable what is to be told to others, if it is news."""
         self._is_due, self._told_us = False, now_us
         self._forget_conclusions()
         before = self._told or Observations()
@@ -130,9 +138,14 @@ class Reputation:
         if _falls(before, told):
             told = replace(told, generation=before.generation + 1)
         if told == before:
-            return None
+            return []
         self._told = told
-        return told
+        subjects = dict.fromkeys(one.subject for one in told.slots)
+        rows = (
+            Row(MEASUREMENT_ROW, subject, self.measurements.to_record(subject))
+            for subject in subjects
+        )
+        return [Persist(tuple(rows), (SetTimer(ObservationsDurable(told), 0),))]
 
     def on_observed(self, observer: PeerId) -> None:
         """Take up what a device told last, if it has a say here."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from random import Random
 
-from scheduler.reputation import Reputation
+from scheduler.reputation import MEASUREMENT_ROW, Reputation
 from telemetry.breaker import Breaker, BreakerConfig, BreakerState, ProbeEnd
 from telemetry.health import (
     DEFAULT_REFERENCES,
@@ -25,8 +25,6 @@ from telemetry.measurement import ANY_KIND, PEERS_MAX, MeasurementRecord, Measur
 from telemetry.sample import Sample
 from wire.effects import Effect, Persist, Row, SetTimer
 from wire.ids import PeerId
-
-MEASUREMENT_ROW = "measurement"
 
 
 @dataclass(frozen=True, slots=True)

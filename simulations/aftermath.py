@@ -11,6 +11,7 @@ from simulations.submission import opened_output, shown_digest
 from simulations.world import World
 from wire.answers import (
     PeerList,
+    PeerView,
     ReceiptView,
     RefusalCode,
     Refused,
@@ -18,13 +19,14 @@ from wire.answers import (
     StatusView,
     TaskView,
 )
-from wire.commands import Command, GetReceipt, GetResult, GetStatus, GetTask, ListPeers
+from wire.commands import Command, GetPeer, GetReceipt, GetResult, GetStatus, GetTask, ListPeers
 from wire.execution import ExecutionStatus
 from wire.ids import peer_text
 from wire.tasks import OutcomeKind
 
 ANSWER_US_MAX = 30 * US_PER_S
 IDLE_US_MAX = 60 * US_PER_S
+SUBJECTS_MAX = 16  # a few tell as much as all
 TOLD_US_MAX = 60 * US_PER_S  # until a device hears of what the others know
 
 
@@ -47,6 +49,7 @@ class Aftermath:
         self._errands.check_found()
         for host in self._honest():
             self._check_members(host)
+        self._check_reputations()
         self._world.run_until(
             lambda: all(host.runs_count == 0 for host in self._honest()),
             within_us=IDLE_US_MAX,
@@ -76,6 +79,45 @@ class Aftermath:
             if self._world.engine.now_us > begun_us + TOLD_US_MAX:
                 raise InvariantBroken(f"L1: {host.device.name} does not know everybody: {peers}")
             self._world.run_for(US_PER_S)
+
+    def _check_reputations(self) -> None:
+        """L3: what one honest device counted of another, all honest devices know soon.
+
+        Not where a directory holds only a part of the mesh, and not of what is told meanwhile.
+        """
+        hosts = [host for host in self._honest() if not self._is_removed(host)]
+        if len(self._world.hosts) > self._world.settings.host.members_max:
+            return
+        begun_us = self._world.engine.now_us
+        for subject in hosts[:SUBJECTS_MAX]:
+            self._world.checks.looked["L3"] += 1
+            while True:
+                told = [self._told_of(subject, at=host) for host in hosts]
+                known = {observer: one for at in told for observer, one in at.items()}
+                if all(
+                    at.get(observer) == one
+                    for host, at in zip(hosts, told, strict=True)
+                    for observer, one in known.items()
+                    if observer != peer_text(host.peer)
+                ):
+                    break
+                if self._world.engine.now_us > begun_us + TOLD_US_MAX:
+                    name = subject.device.name
+                    raise InvariantBroken(f"L3: what is told of {name} is not known to all: {told}")
+                self._world.run_for(US_PER_S)
+
+    def _is_removed(self, host: SimulatedHost) -> bool:
+        status = self._answer(host.index, GetStatus())
+        return not isinstance(status, StatusView) or status.is_removed
+
+    def _told_of(self, subject: SimulatedHost, *, at: SimulatedHost) -> dict[str, object]:
+        """Return what honest devices told of one, as another shows it; it shows not its own."""
+        view = self._answer(at.index, GetPeer(peer_text(subject.peer)))
+        if not isinstance(view, PeerView) or view.reputation is None:
+            return {}
+        liars = self._liars()
+        observers = view.reputation.observers
+        return {one.id: one.outcomes for one in observers if one.id not in liars}
 
     def _check_idle(self, host: SimulatedHost) -> None:
         """L5: with nothing left to do nobody holds a lease or runs anything."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar, cast
 
+from p2p.observations import Slot
 from scheduler.batch import DecisionRow
 from scheduler.receipt import receipt_to_file, verify_receipt
 from scheduler.states import TRANSITIONS, TaskState
@@ -21,6 +22,7 @@ from simulations.errors import InvariantBroken
 from simulations.evidence import signed_parts
 from simulations.host import SimulatedHost
 from simulations.register import Register
+from telemetry.outcomes import NO_COUNTS, Counts
 from wire import effects as do
 from wire import events as on
 from wire.answers import Accepted, ReceiptView, TaskList, TaskView
@@ -28,7 +30,8 @@ from wire.codec import Decoder
 from wire.effects import Effect, Row, RunId
 from wire.events import Event
 from wire.ids import BatchId, PeerId, StoreId, TaskId, task_id_from_text
-from wire.messages import LeaseGranted, Message, OfferAccepted, ReceiptGiven, Settled
+from wire.messages import LeaseGranted, Message, OfferAccepted, ReceiptGiven, RecordsGiven, Settled
+from wire.records import Record, RecordKind, decode_observations
 from wire.signed import Signed, SignedBody, Verifier, signing_bytes
 from wire.tasks import (
     Contract,
@@ -43,7 +46,7 @@ from wire.tasks import (
 
 BREAKER_MILLICELSIUS = 85_000
 
-_CHECKED_MESSAGES = (OfferAccepted, LeaseGranted, Settled, ReceiptGiven)
+_CHECKED_MESSAGES = (OfferAccepted, LeaseGranted, Settled, ReceiptGiven, RecordsGiven)
 
 _Body = TypeVar("_Body", bound=SignedBody)
 
@@ -96,6 +99,7 @@ class Checks:
         self._liar_nodes = liars
         self._liars: set[PeerId] = set()
         self._is_hot: set[PeerId] = set()
+        self._observed: dict[StoreId, dict[Slot, Counts]] = {}
 
     def watch(self, host: SimulatedHost) -> None:
         """Watch a device's disk too."""
@@ -109,6 +113,7 @@ class Checks:
         self._states = {
             place: state for place, state in self._states.items() if place[0] != host.peer
         }
+        self._observed.pop(host.disk.store, None)
 
     def latencies_us(self) -> list[int]:
         """Return for every decided task how long it took from accepted to decided."""
@@ -214,6 +219,28 @@ class Checks:
                         self._check_outcome(host, batch, index, outcome.kind)
             case ReceiptGiven(receipt=receipt):
                 self._check_receipt(host, receipt)
+            case RecordsGiven(records=records):
+                for record in records:
+                    if record.body.kind == RecordKind.OBSERVATIONS:
+                        self._check_observations(host, record)
+
+    def _check_observations(self, host: SimulatedHost, record: Signed[Record]) -> None:
+        """S10: who observed signs it, and what one store counted never falls."""
+        self.looked["S10"] += 1
+        owner = record.body.owner
+        if record.signer != owner:
+            raise InvariantBroken(
+                f"S10: {host.device.name} passes on observations that another key signed"
+            )
+        if owner != host.peer:
+            return
+        counted = self._observed.setdefault(host.disk.store, {})
+        for one in decode_observations(record.body.body).slots:
+            counts = Counts(one.valid_count, one.failed_count, one.disputed_count)
+            before = counted.get(one.slot, counts)
+            if before.beyond(counts) != NO_COUNTS:
+                raise InvariantBroken(f"S10: {host.device.name} counts {counts} after {before}")
+            counted[one.slot] = counts
 
     def _check_lease(self, host: SimulatedHost, lease: Signed[Lease]) -> None:
         """S8: within an epoch no attempt number is given to two leases, not even by a restart."""

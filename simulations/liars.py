@@ -17,6 +17,7 @@ from wire.effects import Effect, Persist, Publish, Send
 from wire.events import Event, Executed, TimerDue
 from wire.ids import Digest, PeerId
 from wire.messages import (
+    RECORDS_MAX,
     Heartbeat,
     Hello,
     Message,
@@ -25,7 +26,10 @@ from wire.messages import (
     Settled,
 )
 from wire.records import (
+    OBSERVATIONS_MAX,
     Capabilities,
+    Observation,
+    Observations,
     Record,
     RecordKind,
     decode_presence,
@@ -36,6 +40,7 @@ from wire.tasks import Outcome, OutcomeKind, ProvenResult
 WRONG_EXIT_CODE = 77
 FLOOD_COUNT = 20
 CLAIMED_DEVICES = 32
+MUCH = 1 << 40
 
 
 class Falsehoods:
@@ -147,8 +152,21 @@ class Liar:
         return replace(proven, root=forged)
 
     def _records(self, given: RecordsGiven, *, is_odd: bool) -> RecordsGiven:
-        records = tuple(self._record(record, is_odd=is_odd) for record in given.records)
-        return replace(given, records=records)
+        records = [self._record(record, is_odd=is_odd) for record in given.records]
+        own = next((one.body for one in records if one.body.owner == self._signer.peer), None)
+        if own is not None and self._falsehoods.tells(Falsehood.SLANDER):
+            records = (records + self._slander(own))[:RECORDS_MAX]
+        return replace(given, records=tuple(records))
+
+    def _slander(self, own: Record) -> list[Signed[Record]]:
+        """All others failed and cheated, this device says, and puts it into their mouths, too."""
+        others = sorted(self._linked)[:OBSERVATIONS_MAX]
+        slots = tuple(Observation(peer, "any", 0, MUCH, MUCH) for peer in others)
+        told = replace(
+            own, kind=RecordKind.OBSERVATIONS.value, body=encode_body(Observations(slots=slots))
+        )
+        foreign = (replace(told, owner=peer, incarnation=MUCH) for peer in others[:1])
+        return [sign(one, self._signer) for one in (told, *foreign)]
 
     def _record(self, record: Signed[Record], *, is_odd: bool) -> Signed[Record]:
         """Distort an own record, under the version that it has."""

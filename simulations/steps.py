@@ -266,6 +266,7 @@ class Falsehood(enum.StrEnum):
     TWO_OUTCOMES = "two_outcomes"  # executors hear another one than was decided
     FORKED_RECORDS = "forked_records"  # two contents of one (incarnation, counter)
     FALSE_CAPABILITIES = "false_capabilities"
+    SLANDER = "slander"  # of all others, under its own name and under theirs
     FLOOD = "flood"
 
 

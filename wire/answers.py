@@ -24,6 +24,49 @@ class HealthView(Struct, frozen=True, kw_only=True):
     reputation: float | None
 
 
+class OutcomesView(Struct, frozen=True, kw_only=True):
+    """How a device did at tasks of one kind: all that was ever counted."""
+
+    kind: str
+    valid: int
+    failed: int
+    disputed: int
+
+
+class RememberedView(Struct, frozen=True, kw_only=True):
+    """How many outcomes of all kinds still count, each the less the older it is."""
+
+    valid: float
+    failed: float
+    disputed: float
+
+
+class ObserverView(Struct, frozen=True, kw_only=True):
+    """What one device says of another. Its weight, in [0, 1], is that of its word here."""
+
+    id: str
+    name: str
+    weight: float
+    outcomes: list[OutcomesView]
+
+
+class ReputationView(Struct, frozen=True, kw_only=True):
+    """What a reputation is made of.
+
+    `own` are this device's outcomes with the other, `remembered` what of them still counts.
+    `others_rate` is what others say together, as much as `others_weight` own outcomes; the
+    observers with most weight come first, those without any last.
+    """
+
+    score: float
+    own: list[OutcomesView]
+    remembered: RememberedView
+    others_rate: float | None
+    others_weight: float
+    observers: list[ObserverView]
+    observers_count: int
+
+
 class PeerView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peer"):
     """A device as this one sees it."""
 
@@ -52,6 +95,7 @@ class PeerView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peer"
     failures: int
     leases_held: int | None
     via: str | None = None  # whom the link goes through
+    reputation: ReputationView | None = None  # where one device is asked for
 
 
 class PeerList(Struct, frozen=True, kw_only=True, tag_field="answer", tag="peers"):

@@ -274,11 +274,44 @@ def _peer_fields(peer: Frame) -> list[tuple[str, Cell]]:
         ("round trip", _known(milliseconds(peer["round_trip_us"]))),
         ("transfer", _transfer(peer["transfer_bits_per_s"])),
         ("slots", _slots_in_words(peer)),
-        ("outcomes", f"{peer['successes']} good, {peer['failures']} failed"),
+        *_reputation_fields(peer["reputation"]),
         ("telemetry", _telemetry_age(peer["telemetry_age_us"])),
         ("engines", " ".join(peer["engine_profiles"])),
         ("provides", " ".join(peer["capabilities"])),
     ]
+
+
+def _reputation_fields(reputation: Frame | None) -> list[tuple[str, Cell]]:
+    """Return what a reputation is made of: own outcomes, and what others say with which weight."""
+    if reputation is None:
+        return []
+    left = reputation["remembered"]
+    still = f"{left['valid']:g} good, {left['failed']:g} failed, {left['disputed']:g} wrong"
+    own = _outcomes(reputation["own"])
+    fields: list[tuple[str, Cell]] = [
+        ("reputation", score(reputation["score"])),
+        ("seen here", f"{own}; still count: {still}"),
+    ]
+    if not reputation["observers"]:
+        return [*fields, ("others say", "nothing")]
+    rate, weight = reputation["others_rate"], reputation["others_weight"]
+    together = "nothing that counts" if rate is None else f"{score(rate)} with weight {weight:.2f}"
+    fields.append(("others say", together))
+    for observer in reputation["observers"]:
+        said = f"{_outcomes(observer['outcomes'])} (weight {observer['weight']:.2f})"
+        fields.append(("", f"{observer['name']}: {said}"))
+    left_out = reputation["observers_count"] - len(reputation["observers"])
+    return fields + ([("", f"and {_counted(left_out, 'more device')}")] if left_out else [])
+
+
+def _outcomes(outcomes: list[Frame]) -> str:
+    """Return outcomes in words, those of each kind of task for itself."""
+    told = []
+    for one in outcomes:
+        kind = "" if one["kind"] == "any" else f"{one['kind']}: "
+        wrong = f", {one['disputed']} wrong" if one["disputed"] else ""
+        told.append(f"{kind}{one['valid']} good, {one['failed']} failed{wrong}")
+    return "; ".join(told) or "no outcome"
 
 
 def _daemon(answer: Frame) -> str:

@@ -28,7 +28,18 @@ from support.control_node import ScriptedNode, serving_in_thread
 from meshd.cli import mesh, output
 from meshd.cli.meshctl import cli as meshctl
 from meshd.cli.output import Column, plain, table_lines
-from wire.answers import Candidate, Found, PeerList, RefusalCode, Refused, TaskList
+from wire.answers import (
+    Candidate,
+    Found,
+    ObserverView,
+    OutcomesView,
+    PeerList,
+    RefusalCode,
+    Refused,
+    RememberedView,
+    ReputationView,
+    TaskList,
+)
 from wire.commands import Find, GetPeer, GetStatus, GetTask, Invite, ListPeers, ListTasks
 from wire.ids import peer_text
 from wire.membership import Role
@@ -140,6 +151,40 @@ def test_status_tells_what_is_used_of_what_there_is(node: ScriptedNode, home: Pa
     result = run_in_process(meshctl, home, "status")
     assert "\nstorage    1.5KiB of 4.0GiB, 1 blob\n" in result.stdout
     assert "\nwork here  3 leases held, 4 of 4 workers busy, 2 waiting\n" in result.stdout
+
+
+def test_peer_shows_what_its_reputation_is_made_of(node: ScriptedNode, home: Path) -> None:
+    def outcomes(valid: int, failed: int, kind: str = "any", disputed: int = 0) -> OutcomesView:
+        return OutcomesView(kind=kind, valid=valid, failed=failed, disputed=disputed)
+
+    def observer(name: str, weight: float, *told: OutcomesView) -> ObserverView:
+        return ObserverView(id=peer_text(SELF), name=name, weight=weight, outcomes=list(told))
+
+    reputation = ReputationView(
+        score=0.93,
+        own=[outcomes(3, 0), outcomes(0, 1, "gpu")],
+        remembered=RememberedView(valid=2.9, failed=0.5, disputed=0),
+        others_rate=0.71,
+        others_weight=0.42,
+        observers=[
+            observer("kitchen", 0.42, outcomes(30, 12)),
+            observer(ESCAPE, 0, outcomes(0, 9, disputed=9)),
+        ],
+        observers_count=7,
+    )
+    node.script(GetPeer, peer_view(reputation=reputation))
+    told = run_in_process(meshctl, home, "peer", "x").stdout
+    lines = [" ".join(line.split()) for line in told.splitlines()]
+    assert "reputation 0.93" in lines
+    assert (
+        "seen here 3 good, 0 failed; gpu: 0 good, 1 failed;"
+        " still count: 2.9 good, 0.5 failed, 0 wrong"
+    ) in lines
+    assert "others say 0.71 with weight 0.42" in lines
+    assert "kitchen: 30 good, 12 failed (weight 0.42)" in lines
+    assert "0 good, 9 failed, 9 wrong (weight 0.00)" in told
+    assert "and 5 more devices" in told
+    assert "\x1b" not in told
 
 
 def test_peers_shows_every_term_of_the_health_score(home: Path) -> None:

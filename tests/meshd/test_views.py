@@ -7,11 +7,18 @@ from dataclasses import dataclass
 
 import pytest
 from support.meshes import Device, small_mesh
-from support.records import capabilities_of, directory_of, presence_of, telemetry_of
+from support.records import (
+    capabilities_of,
+    directory_of,
+    presence_of,
+    record_of,
+    telemetry_of,
+)
 from support.standing import standings_of
 
 from meshd.views import CLOSEST_MAX, PeerViews, breaker_reason
 from p2p.directory import Member
+from p2p.observations import Observed
 from p2p.overlay import Overlay
 from p2p.removals import Removals
 from p2p.verdicts import Verdicts
@@ -20,6 +27,8 @@ from telemetry.measurement import Measured, Measurements
 from telemetry.sample import Sample
 from wire.answers import PeerView, RefusalCode, Refused
 from wire.ids import PeerId, did_key, mesh_text, peer_text
+from wire.records import Observation, Observations, RecordKind
+from wire.signed import encode_body
 
 MESH = small_mesh(8)
 OWN, PEER, THIRD, *OTHERS = MESH.devices
@@ -38,7 +47,9 @@ class Bench:
         self.overlay = Overlay(
             own=OWN.peer, directory=self.directory, links=self.links, rng=random.Random(1)
         )
-        self.standings = standings_of(self.measurements, sample_of=self.sample_of)
+        self.standings = standings_of(
+            self.measurements, sample_of=self.sample_of, observed_by=self.observed_by
+        )
         self.own_breaker = Breaker(random=random.Random(1), config=BreakerConfig())
         self.views = PeerViews(
             own=OWN.peer,
@@ -58,6 +69,10 @@ class Bench:
     def sample_of(self, peer: PeerId) -> Sample | None:
         member = self.directory.get(peer)
         return None if member is None else member.sample
+
+    def observed_by(self, peer: PeerId) -> Observed | None:
+        member = self.directory.get(peer)
+        return None if member is None else member.observed
 
     def know(
         self, device: Device, *keys: str, name: str = "device", has_left: bool = False
@@ -271,3 +286,35 @@ def test_when_nobody_provides_everything_the_closest_say_what_they_lack() -> Non
         ("own", ["b:1", "c:1"]),
     ]
     assert "gone" not in {one.name for one in found.closest}
+
+
+def test_a_reputation_is_shown_with_all_that_it_is_made_of() -> None:
+    bench = Bench()
+    for device, name in ((PEER, "kitchen"), (THIRD, "garage"), (OTHERS[0], "stranger")):
+        bench.know(device, name=name)
+    bench.measurements.on_success(PEER.peer, count=3)
+    bench.measurements.on_device_failure(PEER.peer, task_kind="gpu")
+    bench.measurements.on_success(THIRD.peer, count=30)
+    for observer, counts in ((THIRD, (9, 1, 0)), (OTHERS[0], (0, 99, 99))):
+        told = Observations(slots=(Observation(PEER.peer, "any", *counts),))
+        record = record_of(observer, RecordKind.OBSERVATIONS, encode_body(told))
+        bench.directory.merge(record, None, now_us=US_PER_S)
+        bench.standings.reputation.on_observed(observer.peer)
+    member = bench.directory.get(PEER.peer)
+    assert member is not None
+    view = bench.views.peer_in_full(member, now_us=US_PER_S)
+    found = view.reputation
+    assert found is not None
+    assert found.score == view.health.reputation
+    assert [(one.kind, one.valid, one.failed) for one in found.own] == [
+        ("any", 3, 0),
+        ("gpu", 0, 1),
+    ]
+    assert (found.remembered.valid, found.remembered.failed) == (3, 1)
+    assert [(one.name, one.outcomes[0].failed) for one in found.observers] == [
+        ("garage", 1),
+        ("stranger", 99),
+    ]
+    assert found.observers[0].weight == found.others_weight > found.observers[1].weight == 0
+    assert found.others_rate == 0.9
+    assert bench.view(PEER).reputation is None  # lists are long enough without

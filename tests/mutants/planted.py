@@ -20,7 +20,9 @@ from support.planted import (
 )
 
 from mutants.hunt import Mutant
+from p2p import directory
 from p2p.liveness import Liveness
+from p2p.observations import Observed
 from p2p.redials import Redials
 from scheduler import agreement, batch, results, verification
 from scheduler.agreement import Ruling, Tally
@@ -39,6 +41,7 @@ from scheduler.leases import LeaseBook
 from scheduler.paxos import Acceptor, Proposer
 from scheduler.proposals import Proposals, Then
 from scheduler.register import DecisionDurable, Register
+from scheduler.reputation import MEASUREMENT_ROW
 from scheduler.steward import RoundRow, Steward
 from scheduler.submission import BatchDurable, Submissions
 from simulations import contents
@@ -296,6 +299,28 @@ def _cancelled(seed: int) -> Plan:
     return _plan(seed, *cancels, host=HostSettings(sync_us=400_000))
 
 
+def _observer_restarts(seed: int) -> Plan:
+    """Give work to devices, tell of it, restart, and give work to them again."""
+    crash = Crash(
+        at_us=20 * US_PER_S + seed * 7_919,
+        who=SUBMITTER,
+        disk=DiskFate.KEEP,
+        restart_after_us=2 * US_PER_S,
+    )
+    again = (
+        Submit(at_us=at_s * US_PER_S, node=SUBMITTER, work_us=WORK_US) for at_s in (30, 45, 60)
+    )
+    return _plan(seed, crash, *again)
+
+
+def _told_twice(seed: int) -> Plan:
+    """Work before a device tells of it and after that, and somebody who hears it all at once."""
+    later = 70 * US_PER_S
+    again = (Submit(at_us=later + n * US_PER_S, node=SUBMITTER, count=8) for n in (0, 40))
+    crash = Crash(at_us=later + 30 * US_PER_S, who=2, restart_after_us=2 * US_PER_S)
+    return _plan(seed, *again, crash)
+
+
 def _lied_to(how: Falsehood) -> Callable[[int], Plan]:
     def plan(seed: int) -> Plan:
         return _plan(seed, Lie(at_us=0, node=0, how=how, for_us=30 * US_PER_S))
@@ -460,6 +485,24 @@ MUTANTS = (
         plan=_compared(Falsehood.WRONG_RESULT),
         plant=_instead(agreement, "likeness", _always("alike")),
         found_by=("S4",),
+    ),
+    Mutant(
+        name="forgets in a restart what it observed",
+        plan=_observer_restarts,
+        blueprint=partial(forgets, MEASUREMENT_ROW),
+        found_by=("S10",),
+    ),
+    Mutant(
+        name="believes observations that another key signed",
+        plan=_lied_to(Falsehood.SLANDER),
+        plant=_instead(directory, "is_own_word", _always(True)),
+        found_by=("S10",),
+    ),
+    Mutant(
+        name="keeps the first word of an observer",
+        plan=_told_twice,
+        plant=_instead(Observed, "joined", lambda first, _: first),
+        found_by=("L3",),
     ),
     Mutant(
         name="answers answers",

@@ -317,3 +317,17 @@ async def test_a_thousand_comings_and_goings_do_not_end_gossip() -> None:
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert manager.is_running
+
+
+def test_peers_that_work_well_are_kept_as_neighbours_and_newcomers_count_neither_way() -> None:
+    alice, good, bad, new = (Host(config(number)) for number in range(1, 5))
+    reputations = {good.peer: 0.9, bad.peer: 0.1}
+    alice.rank_gossip_by(lambda peer: reputations.get(peer, 0.5))
+    router = alice._gossip.router
+    ids = {host: libp2p_id(host.peer) for host in (good, bad, new)}
+    assert router.scorer is not None
+    scores = [router.scorer.score(ids[host], [TOPIC]) for host in (good, bad, new)]
+    assert scores == pytest.approx([0.8, -0.8, 0.0])
+    router.mesh[TOPIC] = set(ids.values())
+    assert router._select_peers_for_pruning(TOPIC, 2) == [ids[bad], ids[new]]
+    assert not any(router.scorer.is_graylisted(peer, [TOPIC]) for peer in ids.values())

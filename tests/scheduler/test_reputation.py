@@ -20,6 +20,7 @@ from scheduler.reputation import (
     AgeDue,
     AgeRow,
     ObservationsDue,
+    ObservationsDurable,
     Reputation,
 )
 from telemetry.measurement import Measurements
@@ -74,7 +75,16 @@ class Bench:
             self.reputation.on_age_due()
 
     def tell(self, now_us: int = 0) -> Observations | None:
-        return self.reputation.on_observations_due(now_us=now_us)
+        """Return what is told when it is durable, None if it is no news."""
+        for effect in self.reputation.on_observations_due(now_us=now_us):
+            assert isinstance(effect, Persist)
+            (durable,) = effect.then
+            assert isinstance(durable, SetTimer)
+            assert isinstance(durable.key, ObservationsDurable)
+            subjects = {one.subject for one in durable.key.told.slots}
+            assert subjects == {PeerId(row.key) for row in effect.rows}
+            return durable.key.told
+        return None
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from support.standing import standings_of
 
-from scheduler.standing import MEASUREMENT_ROW, BreakerDue, Standings
+from scheduler.reputation import MEASUREMENT_ROW
+from scheduler.standing import BreakerDue, Standings
 from telemetry.breaker import BreakerConfig, BreakerState, ProbeEnd
 from telemetry.measurement import PEERS_MAX, Measurements
 from wire.effects import Effect, Persist, SetTimer

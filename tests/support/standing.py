@@ -35,6 +35,7 @@ def standings_of(
     measurements: Measurements,
     *,
     sample_of: Callable[[PeerId], Sample | None] = lambda _: None,
+    observed_by: Callable[[PeerId], Observed | None] = lambda _: None,
     breaker_config: BreakerConfig = BreakerConfig(),  # noqa: B008 - it is frozen
 ) -> Standings:
     """Return the standings of devices that were measured."""
@@ -42,6 +43,6 @@ def standings_of(
         sample_of=sample_of,
         rng=Random(1),
         measurements=measurements,
-        reputation=reputation_of(measurements),
+        reputation=reputation_of(measurements, observed_by),
         breaker_config=breaker_config,
     )
