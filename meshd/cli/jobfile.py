@@ -194,7 +194,9 @@ def _checked(
         parts = _list_or_pairs(option, node, key)
         for one in parts:
             _ask_option(option, (one.value,), key, one, ctx)
-        return [str(one.value) for one in parts]
+        texts = [str(one.value) for one in parts]
+        is_path = isinstance(option.type, click.Path)
+        return [_from(base, text) for text in texts] if is_path else texts
     text = _text(node, key)
     if isinstance(option.type, click.Path):
         return _from(base, text)

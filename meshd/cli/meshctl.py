@@ -12,6 +12,7 @@ from meshd.cli.completion import completion_of
 from meshd.cli.explaining import plan, why
 from meshd.cli.further import OpenGroup
 from meshd.cli.grammar import examples, obey_pipes
+from meshd.cli.mapping import map_
 from meshd.cli.mesh import find, invite, peer, peers, status
 from meshd.cli.receipts import receipt, verify
 from meshd.cli.removal import recovery_key, rekey, remove
@@ -47,6 +48,7 @@ for _command in (
     recovery_key,
     rekey,
     submit,
+    map_,
     plan,
     tasks,
     task,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import shutil
 import sys
+from pathlib import Path
 from typing import IO
 
 from meshd.cli.files import STANDARD, spooled, writing
@@ -25,14 +26,7 @@ def give_output(client: ControlClient, task: str, *, to: str | None, is_json: bo
     CommandRefused, ContactLost or FileFailed.
     """
     with spooled() as stdout, spooled() as stderr:
-        streams: dict[str, IO[bytes]] = {"stdout": stdout, "stderr": stderr}
-        head = client.download(
-            {"command": "result", "task": task}, lambda name, chunk: streams[name].write(chunk)
-        )
-        for name, stream in streams.items():
-            if stream.tell() != head[f"{name}_bytes"]:
-                raise ContactLost(f"the daemon sent another {name} than it announced")
-            stream.seek(0)
+        head = _fetch(client, task, stdout, stderr)
         if to is not None:
             with writing(to) as file:
                 shutil.copyfileobj(stdout, file)
@@ -47,6 +41,29 @@ def give_output(client: ControlClient, task: str, *, to: str | None, is_json: bo
         answer["stdout"] = _described(stdout, file=to)
         answer["stderr"] = _described(stderr, file=None)
         return answer
+
+
+def save_output(client: ControlClient, task: str, target: Path) -> None:
+    """Fetch the output of `task` into a file, whole or not at all.
+
+    Raises CommandRefused, ContactLost or FileFailed.
+    """
+    with spooled() as stdout, spooled() as stderr:
+        _fetch(client, task, stdout, stderr)
+        with writing(str(target)) as file:
+            shutil.copyfileobj(stdout, file)
+
+
+def _fetch(client: ControlClient, task: str, stdout: IO[bytes], stderr: IO[bytes]) -> Frame:
+    streams = {"stdout": stdout, "stderr": stderr}
+    head = client.download(
+        {"command": "result", "task": task}, lambda name, chunk: streams[name].write(chunk)
+    )
+    for name, stream in streams.items():
+        if stream.tell() != head[f"{name}_bytes"]:
+            raise ContactLost(f"the daemon sent another {name} than it announced")
+        stream.seek(0)
+    return head
 
 
 def _described(stream: IO[bytes], *, file: str | None) -> Frame:
