@@ -19,6 +19,7 @@ from scheduler.batch import (
     DecisionRow,
     PromiseRow,
 )
+from scheduler.lease_history import LEASE_ROW, LeaseRow
 from scheduler.reputation import AGE_ROW, MEASUREMENT_ROW, AgeRow
 from scheduler.results import RESULT_ROW, ResultRow
 from scheduler.steward import ROUND_ROW, RoundRow
@@ -32,6 +33,7 @@ ROW_KINDS: dict[str, type[Struct]] = {
     DECISION_ROW: DecisionRow,
     INCARNATION_ROW: IncarnationRow,
     INVITATION_ROW: InvitationRow,
+    LEASE_ROW: LeaseRow,
     MEASUREMENT_ROW: MeasurementRecord,
     NETWORK_KEY_ROW: NetworkKeyRow,
     PROMISE_ROW: PromiseRow,

@@ -28,6 +28,7 @@ from scheduler.enquiries import Enquiries
 from scheduler.executor import Executor
 from scheduler.explainer import Explainer
 from scheduler.held_leases import HeldLeaseEnds, ProgressDue
+from scheduler.lease_history import LEASE_ROW, LeaseRow
 from scheduler.leases import GrantedLeaseEnds, LeaseBook
 from scheduler.outcomes import DeadlineDue
 from scheduler.placement import Placements
@@ -171,6 +172,7 @@ class Work:
                 batches=rows.values(BATCH_ROW, BatchRow),
                 promises=rows.keyed(PROMISE_ROW, PromiseRow),
                 decisions=rows.values(DECISION_ROW, DecisionRow),
+                leases=rows.keyed(LEASE_ROW, LeaseRow),
             ),
         ]
 

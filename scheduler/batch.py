@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from scheduler.agreement import Comparison
 from scheduler.errors import IllegalTransition
+from scheduler.lease_history import LeaseHistory
 from scheduler.paxos import LOWEST, Acceptor, Proposer
 from scheduler.placement import Placement
 from scheduler.states import TaskEvent, TaskState, next_state
@@ -180,6 +181,7 @@ class Batch:
     is_claimed: bool = False  # its leader has said that it leads it, on the link that is up
     is_durable: bool = False
     leases_count: int = 0
+    lease_history: LeaseHistory = field(default_factory=LeaseHistory)
     progress: list[TaskProgress] = field(init=False)
     batch: BatchId = field(init=False)
     text: str = field(init=False)

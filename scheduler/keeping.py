@@ -43,4 +43,5 @@ def forgotten_batch(batch: Batch) -> list[Effect]:
     rows = [Row(DECISION_ROW, key, None) for key in sorted(keys)]
     if len(batch.contract.body.stewards) > 1:
         rows.append(Row(PROMISE_ROW, batch.batch, None))
+    rows += batch.lease_history.erased(batch.batch)
     return [Persist((Row(BATCH_ROW, batch.batch, None), *rows)), Release(batch.batch)]

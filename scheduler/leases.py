@@ -64,6 +64,10 @@ class LeaseBook:
         )
         return [SetTimer(GrantedLeaseEnds(lease), self.lease_us)]
 
+    def under(self, lease: LeaseRef) -> Granted | None:
+        """Return the lease if it is out."""
+        return self._granted.get(lease)
+
     def of(self, lease: LeaseRef, executor: PeerId) -> Granted | None:
         """Return the lease if it is out, and out to this device."""
         granted = self._granted.get(lease)

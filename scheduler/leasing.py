@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from scheduler.batch import Batch, TaskProgress
+from scheduler.lease_history import DONE
 from scheduler.leases import Granted, GrantedLeaseEnds, LeaseBook
 from scheduler.register import Register
 from scheduler.standing import Standings
@@ -27,6 +28,7 @@ from wire.tasks import Lease, OutcomeKind
 
 RUN_OUT = "its device was not heard for a lease"
 REMOVED = "its device was removed from the mesh"
+DECIDED = "the task is decided"
 
 # The module itself is at fault: a second device that says so, or this one, settles it.
 MODULE_FAULT_WITNESSES = 2
@@ -62,6 +64,8 @@ class Leasing:
             key=box,
         )
         effects = self.leases.grant(ref, executor, indices, now_us=now_us)
+        batch.lease_history.on_granted(ref, executor, indices, wall_us=office.wall_us())
+        effects += batch.lease_history.written(batch.batch)
         self.standings.on_lease_granted(executor, ref, now_us=now_us)
         for index in indices:
             task = batch.progress[index]
@@ -146,7 +150,7 @@ class Leasing:
 
         What an executor merely did not want is no failure and spends no retry.
         """
-        ended = sorted(index for index in list(indices) if self.leases.end_task(ref, index))
+        ended = sorted(index for index in list(indices) if self.end_task(ref, index, reason))
         effects: list[Effect] = []
         batch = self.office.batch(ref.batch)
         kind = ANY_KIND if batch is None else batch.task_kind
@@ -156,6 +160,8 @@ class Leasing:
             )
         if batch is None:
             return effects
+        if ended:
+            effects += batch.lease_history.written(batch.batch)
         for index in ended:
             batch.disengage(index, granted.executor)
             task = batch.progress[index]
@@ -186,6 +192,16 @@ class Leasing:
         effects = self.office.on_changed(batch, (index,))
         return effects + self.waiting.review_in(0, now_us=now_us)
 
+    def end_task(self, ref: LeaseRef, index: int, reason: str = DONE) -> bool:
+        """Say whether a task was under a lease, and end that; note how the lease ended with it."""
+        granted = self.leases.under(ref)
+        is_ended = self.leases.end_task(ref, index)
+        batch = self.office.batch(ref.batch)
+        if is_ended and granted is not None and batch is not None and ref not in self.leases:
+            wall_us = self.office.wall_us()
+            batch.lease_history.on_over(ref, granted.executor, reason, wall_us=wall_us)
+        return is_ended
+
     def resume(self, batch: Batch, index: int) -> None:
         """Go back to a lease that a pending task is still under, if there is one."""
         task = batch.progress[index]
@@ -204,11 +220,11 @@ class Leasing:
         for index in indices:
             for ref, granted in self.leases.of_task(batch.batch, index):
                 decided.setdefault(ref, (granted.executor, []))[1].append(index)
-                self.leases.end_task(ref, index)
+                self.end_task(ref, index, DECIDED)
         effects: list[Effect] = []
         for ref, (executor, ended) in decided.items():
             effects += self.over_without_proof(executor, ref, now_us=now_us)
-            over = LeaseEnded(lease=ref, indices=tuple(ended), reason="the task is decided")
+            over = LeaseEnded(lease=ref, indices=tuple(ended), reason=DECIDED)
             effects.append(Send(executor, over))
         return effects
 
@@ -217,7 +233,7 @@ class Leasing:
         effects: list[Effect] = []
         for index, task in enumerate(batch.progress):
             for ref, granted in self.leases.of_task(batch.batch, index):
-                self.leases.end_task(ref, index)
+                self.end_task(ref, index, reason)
                 effects += self.over_without_proof(granted.executor, ref, now_us=now_us)
             if task.decided is not None:
                 continue
@@ -227,6 +243,7 @@ class Leasing:
             elif task.state in _LEASED:
                 batch.move(index, TaskEvent.LEASE_OVER)
             task.reason, task.executor = reason, None
+        effects += batch.lease_history.written(batch.batch)
         return effects + self.office.on_changed(batch, batch.open_indices())
 
     def over_without_proof(self, executor: PeerId, ref: LeaseRef, *, now_us: int) -> list[Effect]:

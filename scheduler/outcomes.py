@@ -94,7 +94,7 @@ class Outcomes:
             lease = row.lease.body
             ref = LeaseRef(lease.batch, lease.epoch, lease.attempt)
             for index in fresh:
-                self.leasing.leases.end_task(ref, index)
+                self.leasing.end_task(ref, index)
             if row.lease.signer == self.office.own:
                 effects += self.standings.on_results_kept(
                     lease.executor,
@@ -112,6 +112,7 @@ class Outcomes:
         effects += self.office.on_changed(batch, fresh)
         if batch.is_decided:
             self.placements.forget(batch.batch)
+            effects += batch.lease_history.shelved(batch.batch)
         if len(self.waiting):
             effects += self.waiting.review_in(0, now_us=now_us)
         return effects

@@ -8,7 +8,7 @@ share a `Stewardship`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,6 +26,7 @@ from scheduler.leadership import (
     PromiseDurable,
     TakeoverDue,
 )
+from scheduler.lease_history import LeaseRow
 from scheduler.leases import LEASE_US, GrantedLeaseEnds, LeaseBook
 from scheduler.leasing import Leasing
 from scheduler.outcomes import DeadlineDue, Outcomes
@@ -49,7 +50,7 @@ from wire.answers import Refused
 from wire.commands import Plan, Submit
 from wire.effects import Effect, Persist, Row, SetTimer, Trace
 from wire.events import Fetched, FetchFailed, Loaded
-from wire.ids import BatchId, PeerId
+from wire.ids import BATCH_ID_BYTES, BatchId, PeerId
 from wire.messages import (
     BatchDeclined,
     BatchGiven,
@@ -201,6 +202,7 @@ class Steward:
         batches: list[BatchRow],
         promises: list[tuple[bytes, PromiseRow]],
         decisions: list[DecisionRow],
+        leases: Sequence[tuple[bytes, LeaseRow]] = (),
     ) -> list[Effect]:
         """Take up the batches of before. Their leases may still be out: wait for those to end."""
         office = self._office
@@ -223,6 +225,11 @@ class Steward:
             for decision in votes.get(batch.batch, ()):
                 if len(decision.votes) >= batch.majority_count:
                     office.ledger.decide(decision)
+        for key, lease_row in leases:
+            led = office.batch(BatchId(key[:BATCH_ID_BYTES]))
+            if led is not None:
+                executor = PeerId(key[BATCH_ID_BYTES:])
+                led.lease_history.on_restarted(executor, lease_row, is_decided=led.is_decided)
         effects = self._give_up_batches_of_another_store()
         row_of_round = Row(ROUND_ROW, _ROUND_KEY, RoundRow(round=office.round))
         effects.append(Persist((row_of_round,), (SetTimer(RoundDurable(), 0),)))

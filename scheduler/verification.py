@@ -84,7 +84,7 @@ class Verification:
             decided = batch.progress[result.index].decided
             if decided is not None:
                 settled[result.index] = _outcome_of(decided)
-                self.leasing.leases.end_task(one.ref, result.index)
+                self.leasing.end_task(one.ref, result.index)
                 effects += self.leasing.over_without_proof(result.executor, one.ref, now_us=now_us)
             elif batch.is_leading and is_leased(offered.lease, batch):
                 effects += self._take(sender, batch, one, now_us=now_us)
@@ -170,7 +170,7 @@ class Verification:
                 )
             return effects
         # The work under this lease is done, so it cannot run out while its result is checked.
-        self.leasing.leases.end_task(one.ref, result.index)
+        self.leasing.end_task(one.ref, result.index)
         is_unusable = (task.unusable or {}).get(one.ref, 0) >= UNUSABLE_MAX
         of_task = self._of_task.get((batch.batch, result.index), set())
         compared = {} if task.comparison is None else task.comparison.answers

@@ -14,6 +14,7 @@ from scheduler.leasing import Leasing
 from scheduler.paxos import Proposer
 from scheduler.placement import Placements
 from scheduler.register import Register
+from scheduler.reputation import Reputation
 from scheduler.selection import Candidate, Sampler
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
@@ -71,7 +72,18 @@ class SubmitterSide:
             round=1,
         )
         self.placements = Placements(sampler=Sampler(rng=self.rng))
-        standings = Standings(sample_of=lambda _: None, rng=self.rng, measurements=Measurements())
+        measurements = Measurements()
+        standings = Standings(
+            sample_of=lambda _: None,
+            rng=self.rng,
+            measurements=measurements,
+            reputation=Reputation(
+                own=self.signer.peer,
+                measurements=measurements,
+                observed_by=lambda _: None,
+                members_count=lambda: 0,
+            ),
+        )
         self.leasing = Leasing(
             office=self.office,
             register=Register(office=self.office),
