@@ -155,6 +155,7 @@ class Work:
             leases=LeaseBook(lease_us=settings.lease_us),
             candidates=self._candidates,
             colleagues=self._colleagues,
+            gone_us=settings.steward_gone_us,
         )
         self.enquiries = Enquiries(
             own=neighbours.own,

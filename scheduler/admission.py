@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from scheduler.errors import MoveNotProven
 from scheduler.held_leases import HeldLeases
+from scheduler.moves import steward_sets
 from scheduler.own_breaker import OwnBreaker
 from wire.effects import Effect, Send, SetTimer
 from wire.ids import BatchId, MeshId, PeerId
@@ -17,7 +19,7 @@ from wire.membership import Role
 from wire.messages import Offer, OfferAccepted, OfferRefusal, OfferRejected
 from wire.records import Record
 from wire.signed import Signed
-from wire.tasks import Contract, batch_id_of
+from wire.tasks import batch_id_of
 
 LEASES_MAX = 50
 RESERVATION_US = 2_000_000
@@ -77,7 +79,7 @@ class Admission:
     def on_offer(self, steward: PeerId, offer: Offer, *, now_us: int) -> list[Effect]:
         """Reserve room for two seconds, or say why not."""
         self._reservations.pop((steward, offer.offer), None)  # asked again: counted once
-        refusal = self._refusal(steward, offer.contract)
+        refusal = self._refusal(steward, offer)
         telemetry = self.telemetry(now_us)
         if refusal is not None:
             reason, detail = refusal
@@ -110,10 +112,8 @@ class Admission:
         """Return what was reserved for an offer; it is reserved no longer."""
         return self._reservations.pop((steward, offer), None)
 
-    def _refusal(
-        self, steward: PeerId, signed: Signed[Contract]
-    ) -> tuple[OfferRefusal, str] | None:
-        settings, contract = self.settings, signed.body
+    def _refusal(self, steward: PeerId, offer: Offer) -> tuple[OfferRefusal, str] | None:
+        settings, signed, contract = self.settings, offer.contract, offer.contract.body
         pairs = [
             (name, getattr(contract.limits, name), getattr(settings.caps, name)) for name in _CAPPED
         ]
@@ -138,8 +138,7 @@ class Admission:
                 "the contract's signer may not submit",
             ),
             (
-                steward not in {named.peer for named in contract.stewards}
-                or not self.may(steward, Role.STEWARD),
+                not _is_by_steward(steward, offer) or not self.may(steward, Role.STEWARD),
                 OfferRefusal.BAD_CONTRACT,
                 "the offer is not from a steward of the contract",
             ),
@@ -168,3 +167,11 @@ class Admission:
             ),
         )
         return next(((reason, detail) for applies, reason, detail in rules if applies), None)
+
+
+def _is_by_steward(steward: PeerId, offer: Offer) -> bool:
+    try:
+        stewards = steward_sets(offer.contract, offer.moves)[-1]
+    except MoveNotProven:
+        return False
+    return steward in {named.peer for named in stewards}

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from scheduler.agreement import Comparison
 from scheduler.errors import IllegalTransition
 from scheduler.lease_history import LeaseHistory
+from scheduler.moves import Stewards, is_move, majority_of
 from scheduler.paxos import LOWEST, Acceptor, Proposer
 from scheduler.placement import Placement
 from scheduler.states import TaskEvent, TaskState, next_state
@@ -26,19 +27,22 @@ from wire.merkle import inclusion_proofs
 from wire.messages import LeaseRef
 from wire.signed import Signed, encode_body
 from wire.tasks import (
+    CHAINS_MAX,
     Contract,
     Epoch,
     Lease,
     LeasedResult,
+    Move,
     Outcome,
     OutcomeKind,
     Proof,
     ProvenResult,
     ProvenTask,
+    SealedKey,
+    Steward,
     Task,
     Vote,
     batch_id_of,
-    majority_count,
     open_result,
     task_id_of,
 )
@@ -48,6 +52,9 @@ DECISION_ROW = "decision"
 
 
 PROMISE_ROW = "promise"
+STUCK_HINT = (
+    "if they never come back, `meshctl resubmit` makes a new task of it; then two results may exist"
+)
 
 
 class BatchRow(Struct, frozen=True, kw_only=True):
@@ -58,6 +65,9 @@ class BatchRow(Struct, frozen=True, kw_only=True):
     submitted_wall_us: int
     epoch: Epoch  # in which it was made
     chains: tuple[Chain, ...] = ()  # of the submitter and the stewards
+    # Of who was no steward when it got the batch: the key, and what had been moved by then.
+    joining: SealedKey | None = None
+    moves: tuple[Move, ...] = ()
 
 
 class PromiseRow(Struct, frozen=True, kw_only=True):
@@ -82,6 +92,12 @@ class DecisionRow(Struct, frozen=True, kw_only=True):
     decided_wall_us: int
     attempts: dict[int, int] = {}
     agreeing: dict[int, tuple[LeasedResult, ...]] = {}
+    stewards: tuple[Steward, ...] = ()  # who decide from now on, where it is a move
+
+    @property
+    def is_move(self) -> bool:
+        """Whether it ends no task: other stewards do."""
+        return is_move(self.votes[0].body)
 
     @property
     def batch(self) -> BatchId:
@@ -167,7 +183,8 @@ class TaskProgress:
 class Batch:
     """The tasks of one contract. What is asked about all of them at once is counted as they move.
 
-    `tasks` is None when all are decided: then they are in the store.
+    `tasks` is None when all are decided: then they are in the store. A device that keeps a copy and
+    is no steward (not yet, or no more) has the rank -1: it learns outcomes and says nothing.
     """
 
     contract: Signed[Contract]
@@ -182,6 +199,12 @@ class Batch:
     is_durable: bool = False
     leases_count: int = 0
     lease_history: LeaseHistory = field(default_factory=LeaseHistory)
+    joining: SealedKey | None = None  # the batch key, where the contract has none for this device
+    moves: tuple[Move, ...] = ()
+    move_rows: list[bytes] = field(default_factory=list)  # the keys of their rows in the store
+    moving_to: Stewards | None = None  # who shall decide, where this device sees to it
+    stuck: str | None = None  # why nothing can be decided
+    steward_sets: list[Stewards] = field(init=False)  # by move: who decides comes last
     progress: list[TaskProgress] = field(init=False)
     batch: BatchId = field(init=False)
     text: str = field(init=False)
@@ -194,6 +217,7 @@ class Batch:
     def __post_init__(self) -> None:
         """Give each task of the contract a place."""
         count = self.contract.body.tasks_count
+        self.steward_sets = [self.contract.body.stewards, *(move.stewards for move in self.moves)]
         self.batch = batch_id_of(self.contract)
         self.text = base32_text(self.batch)
         replicas = self.contract.body.replicas
@@ -221,17 +245,50 @@ class Batch:
     @property
     def majority_count(self) -> int:
         """How many stewards decide."""
-        return majority_count(self.contract.body)
+        return majority_of(self.stewards)
+
+    @property
+    def stewards(self) -> Stewards:
+        """Who decides, by rank."""
+        return self.steward_sets[-1]
+
+    @property
+    def is_steward(self) -> bool:
+        """Whether this device is one of them."""
+        return self.rank >= 0
 
     @property
     def leader(self) -> PeerId:
         """The steward of the epoch."""
-        return self.contract.body.stewards[self.epoch.rank].peer
+        return self.stewards[self.epoch.rank].peer
+
+    def steward_of(self, epoch: Epoch) -> Steward | None:
+        """Return the one steward that leases and proposes in an epoch, if that is known here."""
+        if epoch.move >= len(self.steward_sets):
+            return None
+        stewards = self.steward_sets[epoch.move]
+        return stewards[epoch.rank] if epoch.rank < len(stewards) else None
 
     def co_stewards(self) -> list[PeerId]:
         """Return the other stewards, in the order of their ranks."""
-        stewards = self.contract.body.stewards
-        return [one.peer for rank, one in enumerate(stewards) if rank != self.rank]
+        return [one.peer for rank, one in enumerate(self.stewards) if rank != self.rank]
+
+    def take_move(self, row: DecisionRow, named: Steward) -> None:
+        """Take up that other stewards decide from now on; this device may be one of them.
+
+        Nobody has voted among them yet, so the first of them may propose at once.
+        """
+        votes = row.votes[: self.majority_count]
+        self.moves = (*self.moves, Move(stewards=row.stewards, votes=votes))
+        self.steward_sets.append(row.stewards)
+        self.move_rows.append(row.key)
+        self.rank = rank_of(named, row.stewards)
+        self.acceptor = Acceptor(promised=Epoch(len(self.moves), 0, 0))
+        self.proposer = self.moving_to = self.stuck = None
+        self.is_claimed = False
+        self.withdraw(self.open_indices())
+        kept = {chain[0].body.subject: chain for chain in (*self.chains, *row.chains)}
+        self.chains = tuple(kept.values())[:CHAINS_MAX]
 
     @property
     def is_decided(self) -> bool:
@@ -257,6 +314,8 @@ class Batch:
 
     def own_key(self, own: PeerId) -> bytes:
         """Return the batch key, sealed to this device."""
+        if self.joining is not None:
+            return self.joining
         return next(key.box for key in self.contract.body.keys if key.recipient == own)
 
     def proven(self, index: int) -> ProvenTask:
@@ -331,8 +390,8 @@ class Batch:
         fresh = []
         for index, outcome in row.outcomes.items():
             task = self.progress[index]
-            if task.decided is not None:
-                continue  # the register is written once
+            if task.decided is not None or outcome.kind is OutcomeKind.MOVED:
+                continue  # the register is written once, and a move ends nothing
             fresh.append(index)
             task.decided = _decided(row, index, outcome)
             task.executor = task.decided.executor
@@ -363,8 +422,8 @@ class Batch:
             batch=self.text,
             index=index,
             state=str(task.state),
-            reason=task.reason or None,
-            hint=task.hint,
+            reason=(self.stuck if decided is None else None) or task.reason or None,
+            hint=STUCK_HINT if self.stuck is not None and decided is None else task.hint,
             is_decided=decided is not None,
             outcome=None if decided is None else str(decided.kind),
             status=None if decided is None or decided.status is None else str(decided.status),
@@ -392,6 +451,11 @@ _DECISIONS = {
     OutcomeKind.CANCELLED: TaskEvent.CANCEL_DECIDED,
     OutcomeKind.FAILED: TaskEvent.FAILURE_DECIDED,
 }
+
+
+def rank_of(named: Steward, stewards: Stewards) -> int:
+    """Return the rank of a steward among others, -1 if it is none of them."""
+    return stewards.index(named) if named in stewards else -1
 
 
 def inline_bytes_of(task: Task) -> int:

@@ -7,8 +7,9 @@ unless that is not what was asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+from functools import partial
 
 from scheduler.batch import inline_bytes_of
 from scheduler.ledger import UNDECIDED_INLINE_BYTES_MAX, UNDECIDED_TASKS_MAX
@@ -19,7 +20,7 @@ from wire.effects import Answer, Effect, Send, SetTimer
 from wire.ids import PeerId
 from wire.membership import Role
 from wire.messages import StewardAgreed, StewardAsked, StewardDeclined
-from wire.tasks import Durability, Steward
+from wire.tasks import Durability, Steward, Task
 
 STEWARDS_COUNT = 3
 ASKED_MAX = 4  # one or two may decline
@@ -49,8 +50,9 @@ Found = Callable[[int, Submit, tuple[Steward, ...]], list[Effect]]
 
 @dataclass(slots=True)
 class _Convening:
-    request: int
-    submit: Submit
+    count: int  # how many have to agree
+    then: Callable[[tuple[Steward, ...]], list[Effect]]
+    lost: Callable[[_Convening], list[Effect]]
     agreed: list[Steward] = field(default_factory=list)
     asked: set[PeerId] = field(default_factory=set)
     declined: dict[PeerId, str] = field(default_factory=dict)
@@ -70,16 +72,36 @@ class Convening:
         """Find stewards for a submission that is not to be kept here alone."""
         if submit.durability is not Durability.MESH:
             return self.found(request, submit, ())
-        chosen = _mixed(self.colleagues())[:ASKED_MAX]
-        if len(chosen) < STEWARDS_COUNT - 1:
-            return self._too_few(_Convening(request, submit), len(chosen))
+        return self.find(
+            STEWARDS_COUNT - 1,
+            submit.tasks,
+            then=partial(self.found, request, submit),
+            lost=lambda convening: [Answer(request, _too_few(convening))],
+        )
+
+    def find(
+        self,
+        count: int,
+        tasks: tuple[Task, ...],
+        *,
+        then: Callable[[tuple[Steward, ...]], list[Effect]],
+        lost: Callable[[_Convening], list[Effect]],
+        excluded: Set[PeerId] = frozenset(),
+    ) -> list[Effect]:
+        """Ask linked devices to keep tasks, and name those that agree to `then`, if enough do."""
+        colleagues = [one for one in self.colleagues() if one.peer not in excluded]
+        chosen = _mixed(colleagues)[:ASKED_MAX]
+        convening = _Convening(count, then, lost)
+        if len(chosen) < count:
+            convening.asked = {one.peer for one in chosen}
+            return lost(convening)
         self._count += 1
-        convening = self._open[self._count] = _Convening(request, submit)
+        self._open[self._count] = convening
         convening.asked = {one.peer for one in chosen}
         asked = StewardAsked(
             token=self._count,
-            tasks_count=len(submit.tasks),
-            input_bytes=sum(map(inline_bytes_of, submit.tasks)),
+            tasks_count=len(tasks),
+            input_bytes=sum(map(inline_bytes_of, tasks)),
         )
         due = SetTimer(ConveneDue(self._count), ANSWER_US_MAX)
         return [*(Send(one.peer, asked) for one in chosen), due]
@@ -97,10 +119,10 @@ class Convening:
             return []
         convening.asked.discard(peer)
         convening.agreed.append(Steward(peer, agreed.store))
-        if len(convening.agreed) < STEWARDS_COUNT - 1:
+        if len(convening.agreed) < convening.count:
             return self._end_if_answered(agreed.token)
         del self._open[agreed.token]
-        return self.found(convening.request, convening.submit, tuple(convening.agreed))
+        return convening.then(tuple(convening.agreed))
 
     def on_declined(self, peer: PeerId, declined: StewardDeclined) -> list[Effect]:
         """One fewer."""
@@ -114,7 +136,10 @@ class Convening:
     def on_due(self, due: ConveneDue) -> list[Effect]:
         """Silence declines."""
         convening = self._open.pop(due.token, None)
-        return [] if convening is None else self._too_few(convening, len(convening.agreed))
+        if convening is None:
+            return []
+        convening.asked.clear()
+        return convening.lost(convening)
 
     def on_asked(self, peer: PeerId, asked: StewardAsked) -> list[Effect]:
         """Somebody wants this device to keep a batch with it."""
@@ -142,18 +167,19 @@ class Convening:
         if convening.asked:
             return []
         del self._open[token]
-        return self._too_few(convening, len(convening.agreed))
+        return convening.lost(convening)
 
-    def _too_few(self, convening: _Convening, count: int) -> list[Effect]:
-        reasons = sorted(set(convening.declined.values()))
-        because = f" ({'; '.join(reasons)})" if reasons else ""
-        refused = Refused(
-            code=RefusalCode.REFUSED,
-            message=f"durability mesh needs {STEWARDS_COUNT} devices that keep the task: "
-            f"{count} besides this one would{because}",
-            hint="link more devices with the role steward, or submit with --durability local",
-        )
-        return [Answer(convening.request, refused)]
+
+def _too_few(convening: _Convening) -> Refused:
+    count = len(convening.agreed) + len(convening.asked)
+    reasons = sorted(set(convening.declined.values()))
+    because = f" ({'; '.join(reasons)})" if reasons else ""
+    return Refused(
+        code=RefusalCode.REFUSED,
+        message=f"durability mesh needs {STEWARDS_COUNT} devices that keep the task: "
+        f"{count} besides this one would{because}",
+        hint="link more devices with the role steward, or submit with --durability local",
+    )
 
 
 def _mixed(colleagues: list[Colleague]) -> list[Colleague]:

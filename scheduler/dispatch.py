@@ -157,6 +157,7 @@ class Dispatch:
             contract=batch.contract,
             tasks_count=len(indices),
             chain=self._chain_of_submitter(batch),
+            moves=batch.moves,
         )
         asked = [Send(peer, message) for peer in placement.asked]
         return [*asked, SetTimer(OfferUnanswered(offer), OFFER_ANSWER_US)]

@@ -195,8 +195,9 @@ class Enquiries:
                     decision.lease,
                     decision.results.get(index),
                     decision.votes,
-                    decision.chains,
+                    (*batch.chains, *decision.chains),
                     decision.agreeing.get(index, ()),
+                    batch.moves[: decision.epoch.move],
                 )
             except ReceiptIncomplete as error:
                 return Refused(code=RefusalCode.INTERNAL, message=str(error))

@@ -33,3 +33,7 @@ class TwoValues(SchedulerError):
 
 class NotEstablished(SchedulerError):
     """Too few promises yet: wait for more before proposing."""
+
+
+class MoveNotProven(SchedulerError):
+    """Votes do not show who keeps a batch now: do not believe who says that it does."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from scheduler.agreement import quorum_fault
+from scheduler.errors import MoveNotProven
+from scheduler.moves import Stewards, majority_of, steward_sets
 from scheduler.verdict import Check, CheckName, CheckResult, Facts, Fault
 from wire.content import output_digest
 from wire.errors import MalformedFrame, NotAMember
@@ -28,7 +30,6 @@ from wire.tasks import (
     Steward,
     Vote,
     batch_id_of,
-    majority_count,
     open_result,
     open_task,
     result_digest,
@@ -37,11 +38,13 @@ from wire.tasks import (
 from wire.text import visible
 
 
-def vote_fault(vote: Signed[Vote], contract: Signed[Contract], index: int) -> Fault | None:
+def vote_fault(
+    vote: Signed[Vote], contract: Signed[Contract], stewards: Stewards, index: int
+) -> Fault | None:
     """Return why `vote` says nothing about task `index` of a contract, None if it does."""
     if vote.body.batch != batch_id_of(contract) or index not in vote.body.outcomes:
         return Fault.VOTE_NOT_FOR_TASK
-    if Steward(vote.signer, vote.body.store) not in contract.body.stewards:
+    if Steward(vote.signer, vote.body.store) not in stewards:
         return Fault.VOTE_NOT_BY_STEWARD
     return None
 
@@ -72,13 +75,21 @@ class Examination:
     _epoch: Epoch = field(default_factory=lambda: Epoch(0, 0, 0))
     _outcome: Outcome | None = None
     _result: Result | None = None
+    _sets: list[Stewards] = field(init=False)  # by move, those who voted last
+
+    def __post_init__(self) -> None:
+        """Begin with the stewards that the contract names."""
+        self._sets = [self.receipt.contract.body.stewards]
 
     def run(self) -> None:
         """Make all checks that need nothing but the receipt."""
         self._check(CheckName.MESH, self._check_mesh)
         self._check(CheckName.SUBMITTER, self._check_submitter)
         self._check(CheckName.TASK, self._check_task)
-        self._check(CheckName.VOTES, self._check_votes, needs=CheckName.TASK)
+        if self.receipt.moves:
+            self._check(CheckName.MOVES, self._check_moves, needs=CheckName.TASK)
+        needed = CheckName.MOVES if self.receipt.moves else CheckName.TASK
+        self._check(CheckName.VOTES, self._check_votes, needs=needed)
         self._check(CheckName.STEWARDS, self._check_stewards)
         if self._outcome is not None and self._outcome.kind is not OutcomeKind.RESULT:
             self._check(CheckName.RESULT, self._check_no_result)
@@ -142,10 +153,25 @@ class Examination:
         )
         return f"task {task.index} of {contract.body.tasks_count} in the contract"
 
+    def _check_moves(self) -> str:
+        """Check that those before decided who decides, task by task, from the contract on."""
+        moves = self.receipt.moves
+        try:
+            self._sets = steward_sets(self.receipt.contract, moves)
+        except MoveNotProven as error:
+            raise _Refused(Fault.MOVE_NOT_PROVEN, str(error)) from error
+        for vote in (vote for move in moves for vote in move.votes):
+            if self._index not in vote.body.outcomes:
+                detail = f"the vote of {peer_text(vote.signer)} is not for task {self._index}"
+                raise _Refused(Fault.MOVE_NOT_PROVEN, detail)
+            self._check_member(vote.signer, Role.STEWARD)
+        return f"{len(moves)}: from the stewards of the contract to those that voted"
+
     def _check_votes(self) -> str:
         contract, votes = self.receipt.contract, self.receipt.votes
+        stewards = self._sets[-1]
         for vote in votes:
-            fault = vote_fault(vote, contract, self._index)
+            fault = vote_fault(vote, contract, stewards, self._index)
             if fault is not None:
                 raise _Refused(fault, f"the vote of {peer_text(vote.signer)}")
         if len({vote.signer for vote in votes}) != len(votes):
@@ -156,8 +182,13 @@ class Examination:
         # In Paxos votes of several ballots prove nothing: another value may have been chosen.
         if any(vote.body.epoch != epoch for vote in votes):
             raise _Refused(Fault.VOTES_OF_SEVERAL_EPOCHS, "the votes are of different epochs")
-        counted = f"{len(votes)} of {len(contract.body.stewards)} stewards"
-        if len(votes) < majority_count(contract.body):
+        if epoch.move != len(self.receipt.moves):
+            detail = f"their epoch is after {epoch.move} moves, not {len(self.receipt.moves)}"
+            raise _Refused(Fault.VOTE_NOT_BY_STEWARD, detail)
+        if outcome.kind is OutcomeKind.MOVED:
+            raise _Refused(Fault.VOTES_DISAGREE, "the votes decide who decides, and no outcome")
+        counted = f"{len(votes)} of {len(stewards)} stewards"
+        if len(votes) < majority_of(stewards):
             raise _Refused(Fault.VOTES_TOO_FEW, f"{counted} voted, that is no majority")
         self._outcome, self._epoch = outcome, epoch
         self.facts = replace(
@@ -213,8 +244,9 @@ class Examination:
         return self._check_lease_of(self.receipt.lease, self._result)
 
     def _check_lease_of(self, lease: Signed[Lease], result: Result) -> str:
-        body, stewards = lease.body, self.receipt.contract.body.stewards
+        body, sets = lease.body, self._sets
         # The rank of an epoch names its one proposer, who alone leases in it.
+        stewards = sets[body.epoch.move] if body.epoch.move < len(sets) else ()
         steward = stewards[body.epoch.rank] if body.epoch.rank < len(stewards) else None
         if steward != Steward(lease.signer, body.store):
             detail = f"{peer_text(lease.signer)} is not the steward of its epoch"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from scheduler.admission import Admission, ExecutorSettings, ReservationEnds
+from scheduler.errors import MoveNotProven
 from scheduler.held_leases import HeldLeaseEnds, HeldLeases, ProgressDue, lease_ref
+from scheduler.moves import Stewards, steward_sets
 from scheduler.own_breaker import OwnBreaker
 from scheduler.results import ResultRetry, ResultRow, Results
 from telemetry.breaker import ProbeEnd
@@ -131,8 +133,8 @@ class Executor:
             return [Send(steward, LeaseProgress(leases=(ref,)))]
         reservation = self._admission.take(steward, granted.offer)
         try:
-            tasks = self._open_lease(steward, granted)
-        except MalformedFrame as error:
+            tasks, stewards = self._open_lease(steward, granted)
+        except (MalformedFrame, MoveNotProven) as error:
             return [_refused(steward, granted, str(error))]
         if self._admission.is_stopping or not self._breaker.allows_work:
             return [_refused(steward, granted, "the device takes no work now")]
@@ -148,6 +150,7 @@ class Executor:
             steward,
             granted.lease,
             granted.contract.body,
+            stewards,
             tasks,
             since_us=reservation.accepted_us,
             now_us=now_us,
@@ -165,11 +168,13 @@ class Executor:
         """The steward wants no more of this."""
         return self._held.drop_tasks(steward, ended.lease, ended.indices, now_us=now_us)
 
-    def _open_lease(self, steward: PeerId, granted: LeaseGranted) -> list[Task]:
+    def _open_lease(self, steward: PeerId, granted: LeaseGranted) -> tuple[list[Task], Stewards]:
         lease, contract = granted.lease.body, granted.contract.body
-        by_rank = dict(enumerate(contract.stewards))
+        stewards = steward_sets(granted.contract, granted.moves)[-1]
+        by_rank = dict(enumerate(stewards))
         is_ours = (
             granted.lease.signer == steward
+            and lease.epoch.move == len(granted.moves)
             and by_rank.get(lease.epoch.rank) == NamedSteward(steward, lease.store)
             and lease.executor == self._signer.peer
             and lease.batch == batch_id_of(granted.contract)
@@ -179,7 +184,7 @@ class Executor:
         tasks = [open_task(proven, contract) for proven in granted.tasks]
         if sorted(task.index for task in tasks) != sorted(lease.indices):
             raise MalformedFrame("the tasks are not those of the lease")
-        return tasks
+        return tasks, stewards
 
     def on_devices_removed(self, removed: frozenset[PeerId], *, now_us: int) -> list[Effect]:
         """Stewards are out of the mesh: stop working for them, and keep no results for them."""

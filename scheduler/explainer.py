@@ -117,7 +117,7 @@ class Explainer:
                 state=steward_state(known.get(steward.peer)),
                 is_leading=rank == batch.epoch.rank and not batch.is_decided,
             )
-            for rank, steward in enumerate(batch.contract.body.stewards)
+            for rank, steward in enumerate(batch.stewards)
         ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from scheduler.moves import Stewards
 from scheduler.own_breaker import OwnBreaker
 from telemetry.breaker import ProbeEnd
 from wire.effects import Effect, Execute, Kill, RunId, Send, SetTimer, Trace
@@ -46,6 +47,7 @@ class HeldLease:
     steward: PeerId
     lease: Signed[Lease]
     contract: Contract
+    stewards: Stewards  # who settles its results
     tasks: dict[int, Task]
     expires_us: int
 
@@ -94,6 +96,7 @@ class HeldLeases:
         steward: PeerId,
         lease: Signed[Lease],
         contract: Contract,
+        stewards: Stewards,
         tasks: list[Task],
         *,
         since_us: int,
@@ -104,6 +107,7 @@ class HeldLeases:
             steward=steward,
             lease=lease,
             contract=contract,
+            stewards=stewards,
             tasks={task.index: task for task in tasks},
             expires_us=since_us + _holder_us(lease.body.duration_us),
         )

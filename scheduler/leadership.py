@@ -30,7 +30,6 @@ from wire.messages import (
     BatchUnknown,
     Leading,
     NotPromised,
-    OutcomesWanted,
     Prepare,
     Promised,
     Proposed,
@@ -105,7 +104,7 @@ class Leadership:
 
     def on_restarted(self, batch: Batch) -> list[Effect]:
         """Lead again what this device led, in a higher epoch; watch the leaders of the others."""
-        if batch.leader == self.office.own:
+        if batch.is_steward and batch.leader == self.office.own:
             return self._begin(batch)
         return [*self.watch(batch.leader), *self.ask_later()]
 
@@ -114,7 +113,7 @@ class Leadership:
         led = self._followed(leader)
         if not led:
             return []
-        ranks = min((batch.rank - batch.epoch.rank) % _count(batch) for batch in led)
+        ranks = min((batch.rank - batch.epoch.rank) % len(batch.stewards) for batch in led)
         pause_us = TAKEOVER_US + ranks * TAKEOVER_RANK_US + self.rng.randrange(1_000_000)
         due: list[Effect] = [SetTimer(TakeoverDue(leader), pause_us)]
         # A link that was one too many is no death: it comes back before the time is over.
@@ -155,17 +154,15 @@ class Leadership:
     def on_outcomes_due(self) -> list[Effect]:
         """Ask the leaders for outcomes that were missed, of OUTCOMES_ASKED_MAX batches a time."""
         self._is_asking = False
-        followed = [
-            batch
-            for batch in self._all_undecided()
-            if batch.proposer is None and self.office.is_linked(batch.leader)
-        ]
+        followed = [batch for batch in self._all_undecided() if batch.proposer is None]
         if len(followed) > OUTCOMES_ASKED_MAX:
             followed = self.rng.sample(followed, OUTCOMES_ASKED_MAX)
         effects = self.ask_later()
         for batch in followed:
-            wanted = OutcomesWanted(batch=batch.batch, decided=batch.decided_indices())
-            effects += self.office.send(batch.leader, wanted)
+            # Who is no steward does not hear who leads: whoever is there knows something.
+            asked = [batch.leader] if batch.is_steward else batch.co_stewards()
+            for peer in filter(self.office.is_linked, asked):
+                effects += self.retelling.ask(peer, batch)
         return effects
 
     def on_takeover_due(self, due: TakeoverDue, *, now_us: int) -> list[Effect]:
@@ -185,7 +182,9 @@ class Leadership:
             if batch is None or peer not in batch.co_stewards():
                 continue
             if batch.is_decided:
-                effects += self.retelling.tell(peer, batch, range(len(batch.progress)))
+                effects += self.retelling.tell(
+                    peer, batch, range(len(batch.progress)), moves_from=0
+                )
             elif batch.leader == peer:
                 batch.is_claimed = True
             else:
@@ -195,8 +194,7 @@ class Leadership:
             return effects
         for batch in self._all_undecided():
             if peer in batch.co_stewards() and batch.proposer is None:
-                wanted = OutcomesWanted(batch=batch.batch, decided=batch.decided_indices())
-                effects += self.office.send(peer, wanted)
+                effects += self.retelling.ask(peer, batch)
         return effects
 
     # --- preparing --------------------------------------------------------------------------
@@ -209,7 +207,7 @@ class Leadership:
         return [*stood_down, *self._begin(batch)]
 
     def _begin(self, batch: Batch) -> list[Effect]:
-        if not batch.is_durable:
+        if not batch.is_durable or not batch.is_steward:
             return []
         epoch = Epoch(batch.epoch.move, batch.epoch.round + 1, batch.rank)
         self._known_to.pop(batch.batch, None)
@@ -239,9 +237,11 @@ class Leadership:
     def on_prepare_retry(self, retry: PrepareRetry, *, now_us: int) -> list[Effect]:
         """Ask those again who have not promised."""
         batch, candidacy = self.office.batch(retry.batch), self._candidacies.get(retry.batch)
-        if batch is None or candidacy is None or batch.epoch != retry.epoch or batch.is_decided:
+        if batch is None or batch.is_decided:
             self._candidacies.pop(retry.batch, None)
             return []
+        if candidacy is None or batch.epoch != retry.epoch:
+            return []  # the candidacy is over; one in a later epoch has its own timer
         if candidacy.is_over:
             return self.prepare(batch, now_us=now_us)
         candidacy.retry_us = min(2 * candidacy.retry_us, PREPARE_RETRY_MAX_US)
@@ -252,11 +252,18 @@ class Leadership:
         batch, epoch = self.office.batch(prepare.batch), prepare.epoch
         if batch is None or not batch.is_durable:
             return self.office.send(peer, BatchUnknown(batch=prepare.batch))
-        stewards = batch.contract.body.stewards
-        if epoch.rank >= len(stewards) or stewards[epoch.rank].peer != peer:
+        if epoch.move > len(batch.moves):
+            return self.retelling.ask(peer, batch)
+        proposer = batch.steward_of(epoch)
+        if proposer is None or proposer.peer != peer:
             return []
         if batch.is_decided:
-            return self.retelling.tell(peer, batch, range(len(batch.progress)))
+            indices = range(len(batch.progress))
+            return self.retelling.tell(peer, batch, indices, moves_from=epoch.move)
+        if epoch.move < len(batch.moves):
+            return self.retelling.tell(peer, batch, (), moves_from=epoch.move)
+        if not batch.is_steward:
+            return []
         before = batch.epoch
         try:
             batch.acceptor.promise(epoch)
@@ -295,9 +302,7 @@ class Leadership:
                 if before is None or before.epoch < row.epoch:
                     votes[index] = Ballot(row.epoch, outcome)
             candidacy.rows[row.key] = row
-        rank = next(
-            rank for rank, one in enumerate(batch.contract.body.stewards) if one.peer == peer
-        )
+        rank = next(rank for rank, one in enumerate(batch.stewards) if one.peer == peer)
         batch.proposer.on_promise(rank, votes)
         return self._lead(batch) if batch.proposer.is_established else []
 
@@ -319,8 +324,8 @@ class Leadership:
         batch = self.office.batch(vote.batch)
         if batch is None or message.promise is not None or vote.epoch <= batch.epoch:
             return []
-        stewards = batch.contract.body.stewards
-        if vote.epoch.rank >= len(stewards) or stewards[vote.epoch.rank].peer != peer:
+        proposer = batch.steward_of(vote.epoch)
+        if proposer is None or proposer.peer != peer or not batch.is_steward:
             return []
         effects = self._stand_down(batch, "another steward leads it", now_us=now_us)
         batch.acceptor.promise(vote.epoch)
@@ -332,7 +337,9 @@ class Leadership:
         batch = self.office.batch(refused.batch)
         if batch is None or peer not in batch.co_stewards() or refused.promised <= batch.epoch:
             return []
-        if refused.promised.rank >= len(batch.contract.body.stewards):
+        if refused.promised.move > len(batch.moves):
+            return self.retelling.ask(peer, batch)
+        if batch.steward_of(refused.promised) is None or not batch.is_steward:
             return []
         effects = self._stand_down(batch, "another steward leads it", now_us=now_us)
         if refused.promised.rank == batch.rank:  # of before this device's restart
@@ -378,10 +385,25 @@ class Leadership:
                 )
         return effects + self.on_leading(batch)
 
+    def move(self, batch: Batch, row: DecisionRow, *, now_us: int) -> list[Effect]:
+        """Other stewards decide from now on: the first of them leads, at once if it is this one."""
+        effects = self._stand_down(batch, "other stewards decide it now", now_us=now_us)
+        effects += self.register.leave(batch)
+        self._candidacies.pop(batch.batch, None)
+        self._known_to.pop(batch.batch, None)
+        batch.take_move(row, self.office.named)
+        effects.append(self._promise_row(batch))
+        if batch.rank == 0:  # nobody could vote in this epoch before, so no vote can be older
+            batch.proposer = Proposer(
+                epoch=batch.epoch, majority_count=batch.majority_count, is_first=True
+            )
+            return [*effects, *self.on_leading(batch)]
+        return [*effects, *self.watch(batch.leader), *self.ask_later()]
+
     def _stand_down(self, batch: Batch, reason: str, *, now_us: int) -> list[Effect]:
         if batch.proposer is None:
             return []
-        batch.proposer = None
+        batch.proposer = batch.moving_to = None
         self._candidacies.pop(batch.batch, None)
         self.register.stand_down(batch)
         ended = self.leasing.stand_down(batch, reason, now_us=now_us)
@@ -398,8 +420,11 @@ class Leadership:
         return [e for peer in batch.co_stewards() for e in self.office.send(peer, prepare)]
 
     def _persist_promise(self, batch: Batch) -> list[Effect]:
-        row = Row(PROMISE_ROW, batch.batch, PromiseRow(epoch=batch.epoch))
-        return [Persist((row,), (SetTimer(PromiseDurable(batch.batch, batch.epoch), 0),))]
+        durable = SetTimer(PromiseDurable(batch.batch, batch.epoch), 0)
+        return [Persist(self._promise_row(batch).rows, (durable,))]
+
+    def _promise_row(self, batch: Batch) -> Persist:
+        return Persist((Row(PROMISE_ROW, batch.batch, PromiseRow(epoch=batch.epoch)),))
 
     def _promised(self, batch: Batch) -> list[Effect]:
         epoch, leader = batch.epoch, batch.leader
@@ -416,13 +441,13 @@ class Leadership:
 
     def _all_undecided(self) -> list[Batch]:
         undecided = self.office.ledger.undecided.values()
-        return [batch for batch in undecided if len(batch.contract.body.stewards) > 1]
+        return [batch for batch in undecided if len(batch.stewards) > 1]
 
     def _followed(self, leader: PeerId) -> list[Batch]:
         return [
             batch
             for batch in self._all_undecided()
-            if batch.proposer is None and batch.leader == leader
+            if batch.is_steward and batch.proposer is None and batch.leader == leader
         ]
 
 
@@ -431,7 +456,3 @@ def _part(row: DecisionRow, indices: list[int]) -> DecisionRow:
     results = {index: one for index, one in row.results.items() if index in indices}
     agreeing = {index: others for index, others in row.agreeing.items() if index in indices}
     return replace(row, results=results, agreeing=agreeing)
-
-
-def _count(batch: Batch) -> int:
-    return len(batch.contract.body.stewards)

@@ -79,6 +79,7 @@ class Leasing:
             lease=sign(lease, office.signer),
             contract=batch.contract,
             tasks=tuple(batch.proven(index) for index in indices),
+            moves=batch.moves,
         )
         trace = Trace(
             "lease.granted",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.batch import Batch
+from scheduler.batch import Batch, DecisionRow
 from scheduler.leasing import Leasing
 from scheduler.placement import Placements
-from scheduler.register import DecisionDurable, Register
+from scheduler.register import Register
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
 from scheduler.waiting import WaitingBatches
@@ -74,11 +74,9 @@ class Outcomes:
         }
         return self.register.close(batch, OutcomeKind.FAILED, late)
 
-    def on_decision_durable(self, durable: DecisionDurable, *, now_us: int) -> list[Effect]:
+    def on_decided(self, row: DecisionRow, *, now_us: int) -> list[Effect]:
         """Tell everybody: those who wait here, the executor, and whoever else is at it."""
-        row, effects = self.register.on_durable(durable)
-        if row is None:
-            return effects
+        effects: list[Effect] = []
         batch = self.office.ledger.batches[row.batch]
         compared = [batch.progress[index].comparison for index in row.outcomes]
         ran = {peer for one in compared if one is not None for peer in one.answers}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from scheduler.agreement import quorum_fault
 from scheduler.batch import Batch, DecisionRow
 from scheduler.errors import StaleEpoch, TwoValues
+from scheduler.moves import is_move, moved_to, succession_fault
 from scheduler.register import Register
 from scheduler.retelling import Retelling
 from scheduler.stewardship import Stewardship
@@ -70,19 +71,26 @@ class Proposals:
         if batch is None or not batch.is_durable:
             unknown = BatchUnknown(batch=message.votes[0].body.batch)
             return self.office.send(peer, unknown) if batch is None else []
+        if message.votes[0].body.epoch.move > len(batch.moves):
+            return self.retelling.ask(peer, batch)  # it moved, and that was not heard here
         row, fault = self.read(batch, message)
         if row is None:
             return [Trace("proposal.refused", {"peer": peer.hex(), "reason": fault})]
+        if row.is_move and row.epoch.move < len(batch.moves):
+            return []  # known
         if all(batch.progress[index].decided for index in row.outcomes):
             return self.retelling.tell(peer, batch, row.outcomes) if len(row.votes) == 1 else []
         if len(row.votes) >= batch.majority_count:
             return self.fetch((peer,), batch, row, taken=self._learn)
         if message.promise is not None:
             return []  # told for another epoch to be begun
-        if peer != batch.contract.body.stewards[row.epoch.rank].peer:
+        if row.epoch.move < len(batch.moves):
+            return self.retelling.tell(peer, batch, (), moves_from=row.epoch.move)
+        proposer = batch.steward_of(row.epoch)
+        if proposer is None or peer != proposer.peer or not batch.is_steward:
             return []  # only the steward of an epoch proposes in it
         if row.epoch < batch.acceptor.promised:
-            return self.office.send(peer, _not_promised(batch))
+            return self._refuse(peer, batch)
         return self.fetch((peer,), batch, row, taken=self._vote)
 
     def fetch(
@@ -151,12 +159,16 @@ class Proposals:
         effects: list[Effect] = [Trace("proposal.without_output", {**fields})]
         return effects if batch is None else effects + proposal.lost(batch, proposal.row)
 
+    def _refuse(self, peer: PeerId, batch: Batch) -> list[Effect]:
+        refused = NotPromised(batch=batch.batch, promised=batch.acceptor.promised)
+        return self.office.send(peer, refused)
+
     def _vote(self, batch: Batch, row: DecisionRow) -> list[Effect]:
         try:
             return self.register.vote_for(batch, row)
         except StaleEpoch:
-            proposer = batch.contract.body.stewards[row.epoch.rank].peer
-            return self.office.send(proposer, _not_promised(batch))
+            proposer = batch.steward_of(row.epoch)
+            return [] if proposer is None else self._refuse(proposer.peer, batch)
         except TwoValues as conflict:
             return [Trace("steward.two_values", {"conflict": str(conflict)})]
 
@@ -168,12 +180,20 @@ class Proposals:
         first = message.votes[0].body
         if not all(_agrees(vote.body, first) for vote in message.votes):
             return None, "its votes differ"
-        stewards = batch.contract.body.stewards
+        if first.epoch.move >= len(batch.steward_sets):
+            return None, "a move that is not known here"
+        stewards = batch.steward_sets[first.epoch.move]
         named = {Steward(vote.signer, vote.body.store) for vote in message.votes}
         if not named <= set(stewards) or len(named) != len(message.votes):
             return None, "a vote of somebody else"
         if first.epoch.rank >= len(stewards) or max(first.outcomes) >= len(batch.progress):
             return None, "no such steward or task"
+        move = moved_to(message.stewards)
+        if is_move(first) and (
+            any(outcome != move for outcome in first.outcomes.values())
+            or succession_fault(stewards, message.stewards) is not None
+        ):
+            return None, "no move of this batch"
         wanted = {
             index: outcome.result
             for index, outcome in first.outcomes.items()
@@ -204,6 +224,7 @@ class Proposals:
             chains=message.chains,
             decided_wall_us=self.office.wall_us(),
             agreeing=agreeing,
+            stewards=message.stewards if is_move(first) else (),
         )
         return row, ""
 
@@ -220,9 +241,7 @@ def _is_named_lease(lease: Signed[Lease], message: Proposed, batch: Batch) -> bo
     """Say whether a steward gave the lease, at the epoch of the votes or before."""
     if lease.body.epoch > message.votes[0].body.epoch:
         return False
-    stewards = batch.contract.body.stewards
-    rank = lease.body.epoch.rank
-    return rank < len(stewards) and stewards[rank] == Steward(lease.signer, lease.body.store)
+    return batch.steward_of(lease.body.epoch) == Steward(lease.signer, lease.body.store)
 
 
 def _agreeing(
@@ -244,7 +263,3 @@ def _agreeing(
         if quorum_fault(result, opened[index], quorum=quorum) is not None:
             return None
     return {index: tuple(others) for index, others in agreeing.items() if others}
-
-
-def _not_promised(batch: Batch) -> NotPromised:
-    return NotPromised(batch=batch.batch, promised=batch.acceptor.promised)

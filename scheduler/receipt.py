@@ -13,8 +13,9 @@ from collections.abc import Iterable
 
 from msgspec.structs import replace
 
-from scheduler.errors import ReceiptIncomplete
+from scheduler.errors import MoveNotProven, ReceiptIncomplete
 from scheduler.examination import Examination, bad_check, vote_fault
+from scheduler.moves import Stewards, majority_of, steward_sets
 from scheduler.verdict import Check, CheckName, CheckResult, Facts, Fault, Verdict
 from wire.codec import Decoder
 from wire.errors import BadSignature, MalformedFrame
@@ -26,13 +27,13 @@ from wire.tasks import (
     Epoch,
     Lease,
     LeasedResult,
+    Move,
     Outcome,
     OutcomeKind,
     ProvenResult,
     ProvenTask,
     Receipt,
     Vote,
-    majority_count,
     open_task,
 )
 
@@ -49,17 +50,22 @@ def build_receipt(
     votes: Iterable[Signed[Vote]],
     chains: Iterable[Chain],
     agreeing: tuple[LeasedResult, ...] = (),
+    moves: tuple[Move, ...] = (),
 ) -> Receipt:
     """Return the receipt of a decided task, with those of `votes` and `chains` that it needs.
 
-    Lease and result are left out unless the outcome is a result. Raises ReceiptIncomplete with what
-    is missing or does not fit.
+    `moves` are those before the votes. Lease and result are left out unless the outcome is a
+    result. Raises ReceiptIncomplete with what is missing or does not fit.
     """
     try:
         index = open_task(task, contract.body).index
     except MalformedFrame as error:
         raise ReceiptIncomplete(str(error)) from error
-    chosen = _deciding_votes(contract, index, votes)
+    try:
+        stewards = steward_sets(contract, moves)[-1]
+    except MoveNotProven as error:
+        raise ReceiptIncomplete(str(error)) from error
+    chosen = _deciding_votes(contract, stewards, index, votes)
     is_result = chosen[0].body.outcomes[index].kind is OutcomeKind.RESULT
     receipt = Receipt(
         genesis=genesis,
@@ -70,6 +76,7 @@ def build_receipt(
         votes=chosen,
         chains=(),
         agreeing=agreeing if is_result else (),
+        moves=moves,
     )
     receipt = replace(receipt, chains=_needed_chains(receipt, chains))
     examination = Examination(receipt=receipt, mesh=None)
@@ -126,21 +133,19 @@ def verify_receipt(
 
 
 def _deciding_votes(
-    contract: Signed[Contract], index: int, votes: Iterable[Signed[Vote]]
+    contract: Signed[Contract], stewards: Stewards, index: int, votes: Iterable[Signed[Vote]]
 ) -> tuple[Signed[Vote], ...]:
     """Return a majority's votes for one outcome in one epoch, the lowest that has them."""
     ballots: dict[tuple[Epoch, Outcome], dict[PeerId, Signed[Vote]]] = {}
     for vote in votes:
-        if vote_fault(vote, contract, index) is None:
+        if vote_fault(vote, contract, stewards, index) is None:
             ballot = (vote.body.epoch, vote.body.outcomes[index])
             ballots.setdefault(ballot, {})[vote.signer] = vote
-    decided = [
-        ballot for ballot in ballots if len(ballots[ballot]) >= majority_count(contract.body)
-    ]
+    decided = [ballot for ballot in ballots if len(ballots[ballot]) >= majority_of(stewards)]
     if not decided:
         raise ReceiptIncomplete(f"no majority of the stewards has voted for task {index}")
     by_steward = ballots[min(decided, key=lambda ballot: ballot[0])]
-    order = [steward.peer for steward in contract.body.stewards]
+    order = [steward.peer for steward in stewards]
     return tuple(by_steward[peer] for peer in order if peer in by_steward)
 
 
@@ -150,6 +155,7 @@ def _needed_chains(receipt: Receipt, chains: Iterable[Chain]) -> tuple[Chain, ..
     leases = [] if receipt.lease is None else [receipt.lease]
     for lease in (*leases, *(one.lease for one in receipt.agreeing)):
         involved += [lease.body.executor, lease.signer]
+    involved += [vote.signer for move in receipt.moves for vote in move.votes]
     return tuple(by_subject[peer] for peer in dict.fromkeys(involved) if peer in by_subject)
 
 

@@ -17,6 +17,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from scheduler.batch import DECISION_ROW, Batch, DecisionRow, decision_key
+from scheduler.moves import Stewards, moved_to
 from scheduler.paxos import Ballot
 from scheduler.stewardship import Stewardship
 from wire.effects import Effect, Persist, Row, SetTimer
@@ -111,7 +112,15 @@ class Register:
         results = {index: one for index, one in row.results.items() if index in outcomes}
         if not outcomes:
             return []
-        return self._propose(batch, outcomes, results, row.lease, row.agreeing)
+        return self._propose(batch, outcomes, results, row.lease, row.agreeing, row.stewards)
+
+    def move(self, batch: Batch, stewards: Stewards) -> list[Effect]:
+        """Propose that others decide all that is open. One vote names all of it, or none.
+
+        So tasks of one batch never move to different stewards.
+        """
+        outcomes = dict.fromkeys(batch.open_indices(), moved_to(stewards))
+        return self._propose(batch, outcomes, {}, None, stewards=stewards)
 
     # --- voting -----------------------------------------------------------------------------
 
@@ -130,6 +139,8 @@ class Register:
         """Take up the votes of before that did not decide."""
         own = self.office.own
         for row in rows:
+            if row.epoch.move < len(batch.moves):
+                continue  # what was voted for among the stewards of before decides nothing now
             if any(vote.signer == own for vote in row.votes):
                 for index, outcome in row.outcomes.items():
                     before = batch.acceptor.votes.get(index)
@@ -165,6 +176,13 @@ class Register:
             self._forget(batch.batch, key)
         return [Persist(tuple(Row(DECISION_ROW, key, None) for key in over))] if over else []
 
+    def leave(self, batch: Batch) -> list[Effect]:
+        """Forget what was voted for before a move, and does not count any more."""
+        over = [key for key in self._voted.get(batch.batch, {}) if key not in batch.move_rows]
+        for key in over:
+            self._forget(batch.batch, key)
+        return [Persist(tuple(Row(DECISION_ROW, key, None) for key in over))] if over else []
+
     # --- what happens -----------------------------------------------------------------------
 
     def on_durable(self, durable: DecisionDurable) -> tuple[DecisionRow | None, list[Effect]]:
@@ -180,13 +198,16 @@ class Register:
         batch = self.office.batch(row.batch)
         if batch is None:
             return None, []
-        proposer = batch.contract.body.stewards[row.epoch.rank].peer
+        proposer = batch.steward_of(row.epoch)
         is_decided = len(row.votes) >= batch.majority_count
+        if proposer is None or (not is_decided and row.epoch.move < len(batch.moves)):
+            return None, [Persist((Row(DECISION_ROW, row.key, None),))]  # others decide now
         self._keep(row)
         effects: list[Effect] = []
-        if proposer != self.office.own:
+        if proposer.peer != self.office.own:
             own = [vote for vote in row.votes if vote.signer == self.office.own]
-            effects += [e for vote in own for e in self.office.send(proposer, Voted(vote=vote))]
+            for vote in own:
+                effects += self.office.send(proposer.peer, Voted(vote=vote))
         elif batch.proposer is not None and batch.proposer.epoch == row.epoch:
             batch.proposer.on_vote(batch.rank, row.outcomes)
             effects += self._tell(batch, row)
@@ -205,7 +226,7 @@ class Register:
         if row is None or batch is None or batch.proposer is None:
             return []
         named = Steward(vote.signer, vote.body.store)
-        stewards = batch.contract.body.stewards
+        stewards = batch.stewards
         is_good = vote.signer == peer and named in stewards and vote.body.outcomes == row.outcomes
         if not is_good or any(one.signer == peer for one in row.votes):
             return []
@@ -239,6 +260,7 @@ class Register:
         results: dict[int, ProvenResult],
         lease: Signed[Lease] | None,
         agreeing: Agreeing = _NOBODY,
+        stewards: Stewards = (),
     ) -> list[Effect]:
         office, proposer = self.office, batch.proposer
         if proposer is None or not proposer.is_established or not outcomes:
@@ -251,6 +273,8 @@ class Register:
         leases += [one.lease for others in agreeing.values() for one in others]
         for each in leases:
             signers |= {each.body.executor, each.signer}
+        signers |= {one.peer for one in stewards}
+        signers |= {vote.signer for move in batch.moves for vote in move.votes}
         row = DecisionRow(
             votes=(self._own_vote(batch, proposer.epoch, values),),
             lease=lease,
@@ -259,6 +283,7 @@ class Register:
             decided_wall_us=office.wall_us(),
             attempts={index: batch.progress[index].attempts for index in outcomes},
             agreeing=agreeing,
+            stewards=stewards,
         )
         batch.begin_deciding(outcomes)
         return self._write(row)
@@ -305,6 +330,7 @@ def proposed(row: DecisionRow, *, promise: Epoch | None = None) -> Proposed:
         chains=row.chains,
         promise=promise,
         agreeing=tuple(one for others in row.agreeing.values() for one in others),
+        stewards=row.stewards,
     )
 
 

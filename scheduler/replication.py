@@ -10,11 +10,14 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 
 from scheduler.batch import BATCH_ROW, Batch, BatchRow, inline_bytes_of
+from scheduler.errors import MoveNotProven
 from scheduler.keeping import kept_batch, offered_blobs, retired
 from scheduler.ledger import UNDECIDED_INLINE_BYTES_MAX, UNDECIDED_TASKS_MAX
+from scheduler.moves import steward_sets
 from scheduler.stewardship import Stewardship
 from wire.content import Content
 from wire.effects import Effect, Fetch, Persist, Row, SetTimer, Trace
+from wire.errors import CannotUnseal
 from wire.events import Fetched, FetchFailed
 from wire.ids import BatchId, PeerId
 from wire.membership import Role
@@ -54,6 +57,11 @@ class ReplicaToken:
 class _Giving:
     batch: Batch
     tasks: tuple[Task, ...]  # the batch lets go of them when all are decided
+    targets: list[PeerId]
+    joining: set[PeerId] = field(
+        default_factory=set
+    )  # no stewards yet, whatever their devices were
+    is_new: bool = False  # a majority makes it accepted
     tries_count: int = 0
     kept_by: set[PeerId] = field(default_factory=set)
     declined_by: set[PeerId] = field(default_factory=set)  # for good
@@ -81,7 +89,18 @@ class Replication:
 
     def give(self, batch: Batch) -> list[Effect]:
         """Give a batch that is durable here to its other stewards."""
-        giving = self._giving[batch.batch] = _Giving(batch, batch.tasks or ())
+        giving = _Giving(batch, batch.tasks or (), batch.co_stewards(), is_new=True)
+        self._giving[batch.batch] = giving
+        return self._give(giving)
+
+    def give_to(self, batch: Batch, peers: list[PeerId]) -> list[Effect]:
+        """Give a batch to devices that shall become its stewards."""
+        giving = self._giving.setdefault(batch.batch, _Giving(batch, batch.tasks or (), []))
+        giving.targets += [peer for peer in peers if peer not in giving.targets]
+        giving.joining |= set(peers)
+        giving.kept_by -= set(peers)
+        giving.declined_by -= set(peers)
+        giving.retry_us = GIVE_AGAIN_FIRST_US
         return self._give(giving)
 
     def on_unknown(self, peer: PeerId, batch: Batch) -> list[Effect]:
@@ -89,11 +108,12 @@ class Replication:
         giving = self._giving.get(batch.batch)
         if giving is not None:
             giving.kept_by.discard(peer)
+            if peer not in giving.targets:
+                giving.targets.append(peer)
             return []
         if batch.tasks is None:
             return []  # all are decided: it need not have them
-        giving = self._giving[batch.batch] = _Giving(batch, batch.tasks)
-        giving.kept_by = set(batch.co_stewards()) - {peer}
+        self._giving[batch.batch] = _Giving(batch, batch.tasks, [peer])
         return [SetTimer(GiveAgain(batch.batch), GIVE_AGAIN_FIRST_US)]
 
     def on_declined(self, peer: PeerId, declined: BatchDeclined) -> list[Effect]:
@@ -107,11 +127,12 @@ class Replication:
     def on_kept(self, peer: PeerId, kept: BatchKept) -> Batch | None:
         """Return the batch that a majority keeps now, if this made it one."""
         giving = self._giving.get(kept.batch)
-        if giving is None or peer not in giving.batch.co_stewards():
+        if giving is None or peer not in giving.targets:
             return None
         was_kept = self._is_kept(giving)
         giving.kept_by.add(peer)
-        return giving.batch if self._is_kept(giving) and not was_kept else None
+        is_accepted = giving.is_new and self._is_kept(giving) and not was_kept
+        return giving.batch if is_accepted else None
 
     def on_give_again(self, again: GiveAgain) -> list[Effect]:
         """Give again, less and less often, until all keep it, or it was decided long ago."""
@@ -132,32 +153,39 @@ class Replication:
 
     def _lacking(self, giving: _Giving) -> list[PeerId]:
         over = giving.kept_by | giving.declined_by
-        return [peer for peer in giving.batch.co_stewards() if peer not in over]
+        return [peer for peer in giving.targets if peer not in over]
 
     def _is_kept(self, giving: _Giving) -> bool:
         return 1 + len(giving.kept_by) >= giving.batch.majority_count
 
     def _give_to(self, giving: _Giving, peers: list[PeerId]) -> list[Effect]:
-        batch = giving.batch
-        parts = [
-            BatchGiven(
-                contract=batch.contract,
-                epoch=batch.made_in,
-                submitted_wall_us=batch.submitted_wall_us,
-                first=part[0].index,
-                tasks=part,
-                chains=batch.chains,
-            )
-            for part in _parts(giving.tasks)
-        ]
         effects: list[Effect] = []
         for peer in peers:
             if not self.office.is_linked(peer):
                 effects += self.office.reach(peer)
                 continue
-            for part in parts:
+            for part in self._parts_for(peer, giving):
                 effects += self.office.send(peer, part)
         return effects
+
+    def _parts_for(self, peer: PeerId, giving: _Giving) -> list[BatchGiven]:
+        batch, office = giving.batch, self.office
+        named = {one for one in batch.stewards if one.peer == peer}
+        is_joining = peer in giving.joining or not named <= set(batch.contract.body.stewards)
+        key = office.signer.unseal(batch.own_key(office.own)) if is_joining else b""
+        return [
+            BatchGiven(
+                contract=batch.contract,
+                epoch=batch.epoch if is_joining else batch.made_in,
+                submitted_wall_us=batch.submitted_wall_us,
+                first=part[0].index,
+                tasks=part,
+                chains=batch.chains,
+                joining=office.signer.seal(key, peer) if is_joining else None,
+                moves=batch.moves,
+            )
+            for part in _parts(giving.tasks)
+        ]
 
     # --- taking -----------------------------------------------------------------------------
 
@@ -166,8 +194,9 @@ class Replication:
         batch_id = batch_id_of(given.contract)
         batch = self.office.batch(batch_id)
         if batch is not None:
-            return self.office.send(peer, BatchKept(batch=batch_id)) if batch.is_durable else []
-        is_final = self.office.named not in given.contract.body.stewards
+            return self.office.send(peer, kept(batch)) if batch.is_durable else []
+        is_named = self.office.named in given.contract.body.stewards
+        is_final = not is_named and given.joining is None
         fault = "another store is here" if is_final else self._fault(peer, given)
         if fault is not None:
             declined = BatchDeclined(batch=batch_id, is_final=is_final, reason=fault)
@@ -214,6 +243,8 @@ class Replication:
             submitted_wall_us=given.submitted_wall_us,
             epoch=given.epoch,
             chains=given.chains,
+            joining=given.joining,
+            moves=given.moves,
         )
         batch = kept_batch(row, self.office)
         self.office.ledger.add(batch)
@@ -239,24 +270,27 @@ class Replication:
             return []
         batch.is_durable = True
         effects = self.office.on_changed(batch, batch.open_indices())
-        return effects + self.office.send(batch.leader, BatchKept(batch=batch.batch))
+        return effects + self.office.send(batch.leader, kept(batch))
 
     def _fault(self, peer: PeerId, given: BatchGiven) -> str | None:
         office, contract = self.office, given.contract.body
+        try:
+            stewards = steward_sets(given.contract, given.moves)[-1]
+        except MoveNotProven as error:
+            return str(error)
+        givers = {one.peer for one in stewards}
         incoming_bytes = sum(map(inline_bytes_of, given.tasks))
         incoming_bytes += sum(one.inline_bytes for one in self._incoming.values())
         rules = (
-            (peer not in {one.peer for one in contract.stewards}, "its giver is no steward of it"),
+            (peer not in givers, "its giver is no steward of it"),
             (contract.mesh != office.mesh, "it is of another mesh"),
-            (
-                office.own not in {key.recipient for key in contract.keys},
-                "its key is not sealed to this steward",
-            ),
+            (not self._is_sealed(given), "its key is not sealed to this steward"),
             (
                 not office.may(given.contract.signer, Role.SUBMITTER),
                 "its signer may not submit tasks",
             ),
-            (given.epoch.rank >= len(contract.stewards), "an epoch of no steward"),
+            (given.epoch.rank >= len(stewards), "an epoch of no steward"),
+            (given.epoch.move > len(given.moves), "an epoch after moves that are not given"),
             (office.is_stopping, "the device is stopping"),
             (
                 office.ledger.undecided_tasks_count + contract.tasks_count > UNDECIDED_TASKS_MAX,
@@ -269,8 +303,22 @@ class Replication:
         )
         return next((fault for applies, fault in rules if applies), None)
 
+    def _is_sealed(self, given: BatchGiven) -> bool:
+        if given.joining is None:
+            return self.office.own in {key.recipient for key in given.contract.body.keys}
+        try:
+            self.office.signer.unseal(given.joining)
+        except CannotUnseal:
+            return False
+        return True
+
     def _of(self, token: Hashable) -> _Incoming | None:
         return self._incoming.get(token.batch) if isinstance(token, ReplicaToken) else None
+
+
+def kept(batch: Batch) -> BatchKept:
+    """Return the message that says what of a batch is on this disk."""
+    return BatchKept(batch=batch.batch, decided=batch.decided_indices())
 
 
 def _parts(tasks: tuple[Task, ...]) -> Iterator[tuple[Task, ...]]:

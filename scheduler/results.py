@@ -117,7 +117,7 @@ class Results:
         effects: list[Effect] = []
         for held, results in by_lease.values():
             for part in _parts(results):
-                stewards = tuple(one.peer for one in held.contract.stewards)
+                stewards = tuple(one.peer for one in held.stewards)
                 row = ResultRow(stewards=stewards, lease=held.lease, results=part)
                 effects += self._keep(row)
         return effects

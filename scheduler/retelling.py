@@ -11,7 +11,8 @@ from scheduler.stewardship import Stewardship
 from wire.effects import Effect, Load
 from wire.events import Loaded
 from wire.ids import PeerId
-from wire.messages import BatchUnknown, OutcomesWanted
+from wire.membership import Role
+from wire.messages import BatchUnknown, OutcomesWanted, Proposed
 from wire.tasks import Epoch
 
 READINGS_MAX = 1_000
@@ -38,10 +39,18 @@ class Retelling:
         batch = self.office.batch(wanted.batch)
         if batch is None:
             return self.office.send(peer, BatchUnknown(batch=wanted.batch))
-        if peer not in batch.co_stewards():
+        if peer not in batch.co_stewards() and not self.office.may(peer, Role.STEWARD):
             return []
         known = set(wanted.decided)
-        return self.tell(peer, batch, (i for i in range(len(batch.progress)) if i not in known))
+        open_there = (i for i in range(len(batch.progress)) if i not in known)
+        return self.tell(peer, batch, open_there, moves_from=wanted.moves_count)
+
+    def ask(self, peer: PeerId, batch: Batch) -> list[Effect]:
+        """Ask another device for what is not known here of a batch."""
+        wanted = OutcomesWanted(
+            batch=batch.batch, decided=batch.decided_indices(), moves_count=len(batch.moves)
+        )
+        return self.office.send(peer, wanted)
 
     def tell(
         self,
@@ -50,9 +59,16 @@ class Retelling:
         indices: Iterable[int],
         *,
         promise: Epoch | None = None,
+        moves_from: int | None = None,
     ) -> list[Effect]:
-        """Tell how tasks were decided, those that were: a row at a time, as many as `rows_of`."""
+        """Tell how tasks were decided, those that were: a row at a time, as many as `rows_of`.
+
+        And the moves from one on, first: by them the votes of later ones are known.
+        """
         effects: list[Effect] = []
+        for move in () if moves_from is None else batch.moves[moves_from:]:
+            told = Proposed(votes=move.votes, chains=batch.chains, stewards=move.stewards)
+            effects += self.office.send(peer, told)
         for key in rows_of(batch, indices):
             token = RetellingToken(peer, key, promise)
             if token not in self._reading and len(self._reading) < READINGS_MAX:

@@ -44,6 +44,7 @@ from scheduler.selection import Candidate
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
 from scheduler.submission import BatchDurable, Submissions, UnconfirmedDue
+from scheduler.succession import GONE_US, AbsenceReview, Succession
 from scheduler.verification import Verification
 from scheduler.waiting import PlacementReview, WaitingBatches
 from wire.answers import Refused
@@ -79,7 +80,8 @@ LEASE_RESTART_MARGIN_PERCENT = 2
 
 # What wakes stewards for each other's sake.
 StewardTimer: TypeAlias = (
-    ConveneDue
+    AbsenceReview
+    | ConveneDue
     | UnconfirmedDue
     | GiveAgain
     | ReplicaDurable
@@ -122,6 +124,7 @@ class Steward:
         leases: LeaseBook,
         candidates: Callable[[], list[Candidate]],
         colleagues: Callable[[], list[Colleague]],
+        gone_us: int = GONE_US,
     ) -> None:
         self._office = office
         self.leases = leases
@@ -181,6 +184,16 @@ class Steward:
             rng=placements.sampler.rng,
             on_leading=self._on_leading,
         )
+        self._succession = Succession(
+            office=office,
+            register=register,
+            leadership=self._leadership,
+            replication=self._replication,
+            convening=self._convening,
+            retelling=self._retelling,
+            resume=self._on_leading,
+            gone_us=gone_us,
+        )
         self._holds_leases_of_before = False
         # What only one part decides is that part's.
         self.refusal: Callable[[Submit], Refused | None] = self._submissions.refusal
@@ -214,15 +227,21 @@ class Steward:
         for row in batches:
             batch = kept_batch(row, office)
             batch.is_durable = True
-            batch.acceptor.promised = promised.get(batch.batch, row.epoch)
+            rows = sorted(votes.get(batch.batch, ()), key=lambda one: one.epoch)
+            for one in rows:
+                is_next = one.is_move and one.epoch.move == len(batch.moves)
+                if is_next and len(one.votes) >= batch.majority_count:
+                    batch.take_move(one, office.named)
+            before = promised.get(batch.batch, row.epoch)
+            batch.acceptor.promised = max(batch.acceptor.promised, before)
             if batch.majority_count == 1:  # this start's round is above all of before
                 batch.acceptor.promised = office.first_epoch
                 batch.proposer = Proposer(epoch=office.first_epoch, majority_count=1, is_first=True)
             for task in batch.progress:
                 task.reason = "this device restarted; waiting for leases of before to run out"
             office.ledger.add(batch)
-            self._register.on_restarted(batch, votes.get(batch.batch, []))
-            for decision in votes.get(batch.batch, ()):
+            self._register.on_restarted(batch, rows)
+            for decision in rows:
                 if len(decision.votes) >= batch.majority_count:
                     office.ledger.decide(decision)
         for key, lease_row in leases:
@@ -233,12 +252,15 @@ class Steward:
         effects = self._give_up_batches_of_another_store()
         row_of_round = Row(ROUND_ROW, _ROUND_KEY, RoundRow(round=office.round))
         effects.append(Persist((row_of_round,), (SetTimer(RoundDurable(), 0),)))
+        for batch in office.ledger.batches.values():
+            effects += self._succession.provided(batch)
         for batch in office.ledger.undecided.values():
             effects += offered_blobs(batch)
             if batch.is_leading:
                 effects.append(self._outcomes.deadline(batch))
             else:
                 effects += self._leadership.on_restarted(batch)
+        effects += self._succession.review_later()
         if office.ledger.undecided:
             self._holds_leases_of_before = True
             lease_us = max(LEASE_US, self.leases.lease_us)
@@ -248,6 +270,8 @@ class Steward:
 
     def _on_leading(self, batch: Batch) -> list[Effect]:
         """Give the tasks of a batch away that this device leads from now on."""
+        if batch.moving_to is not None:
+            return self._succession.on_leading(batch)
         for index in batch.open_indices():
             batch.progress[index].reason = "waiting for a device again: its steward changed"
         if self._holds_leases_of_before:  # of the same steward, before its restart
@@ -265,7 +289,8 @@ class Steward:
         given_up = [
             batch
             for batch in office.ledger.undecided.values()
-            if office.named not in batch.contract.body.stewards
+            if batch.joining is None
+            and not any(office.named in stewards for stewards in batch.steward_sets)
         ]
         effects: list[Effect] = []
         for batch in given_up:
@@ -303,7 +328,8 @@ class Steward:
 
     def on_batch_durable(self, durable: BatchDurable, *, now_us: int) -> list[Effect]:
         """Accepted."""
-        return self._submissions.on_batch_durable(durable, now_us=now_us)
+        effects = self._submissions.on_batch_durable(durable, now_us=now_us)
+        return effects + self._succession.review_later()
 
     def on_steward_message(
         self, peer: PeerId, message: StewardMessage, *, now_us: int
@@ -319,10 +345,12 @@ class Steward:
             case BatchGiven():
                 return self._replication.on_given(peer, message)
             case BatchKept():
-                return self._submissions.on_kept(peer, message, now_us=now_us)
+                accepted = self._submissions.on_kept(peer, message, now_us=now_us)
+                return accepted + self._succession.on_kept(peer, message, now_us=now_us)
             case BatchUnknown():
                 return self._leadership.on_unknown(peer, message, now_us=now_us)
             case BatchDeclined():
+                self._succession.on_declined(peer, message)
                 return self._replication.on_declined(peer, message)
             case Prepare():
                 return self._leadership.on_prepare(peer, message, now_us=now_us)
@@ -353,7 +381,9 @@ class Steward:
             case GiveAgain():
                 return self._replication.on_give_again(key)
             case ReplicaDurable():
-                return [*self._replication.on_durable(key), *self._leadership.ask_later()]
+                kept = self._replication.on_durable(key)
+                follow = [*self._leadership.ask_later(), *self._succession.review_later()]
+                return [*kept, *follow]
             case ProposalRetry():
                 return self._register.on_retry(key)
             case PromiseDurable():
@@ -364,6 +394,8 @@ class Steward:
                 return self._leadership.on_takeover_due(key, now_us=now_us)
             case OutcomesDue():
                 return self._leadership.on_outcomes_due()
+            case AbsenceReview():
+                return self._succession.on_review(now_us=now_us)
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
         """A device is there that may keep batches with this one."""
@@ -467,5 +499,11 @@ class Steward:
         return self._outcomes.on_deadline_due(due)
 
     def on_decision_durable(self, durable: DecisionDurable, *, now_us: int) -> list[Effect]:
-        """Outcomes stand."""
-        return self._outcomes.on_decision_durable(durable, now_us=now_us)
+        """Outcomes stand, or others decide them from now on."""
+        row, effects = self._register.on_durable(durable)
+        if row is None:
+            return effects
+        if row.is_move:
+            return effects + self._succession.on_moved(row, now_us=now_us)
+        effects += self._outcomes.on_decided(row, now_us=now_us)
+        return effects + self._succession.on_decided(row)

@@ -233,10 +233,9 @@ class Verification:
 
 def is_leased(lease: Signed[Lease], batch: Batch) -> bool:
     """Say whether the steward of its epoch gave a lease, in an epoch that is known here."""
-    body, stewards = lease.body, batch.contract.body.stewards
-    if body.epoch.rank >= len(stewards) or body.epoch > batch.epoch:
-        return False
-    return stewards[body.epoch.rank] == Steward(lease.signer, body.store)
+    body = lease.body
+    steward = batch.steward_of(body.epoch)
+    return body.epoch <= batch.epoch and steward == Steward(lease.signer, body.store)
 
 
 def result_fault(

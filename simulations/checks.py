@@ -160,6 +160,8 @@ class Checks:
         for contract in _signed(row.value, Contract):
             self.register.add_contract(contract)
             self._kept.add((host.disk.store, batch_id_of(contract)))
+        if isinstance(row.value, DecisionRow) and row.value.stewards:
+            self.register.add_stewards(row.value.stewards)
         for vote in _signed(row.value, Vote):
             self.looked["S2"] += 1
             self.register.add_vote(vote)
@@ -200,6 +202,8 @@ class Checks:
         if vote.signer != host.peer:
             return
         self.looked["S8"] += 1
+        if vote.body.store != host.disk.store and self.register.has_counted(vote):
+            return  # its store of before gave it, and others have told it
         if vote.body.store != host.disk.store:
             raise InvariantBroken(f"S8: {host.device.name} votes as a store that it lost")
         if (host.disk.store, vote.body.batch) not in self._kept:
@@ -275,6 +279,9 @@ class Checks:
         if not verdict.is_good:
             faults = ", ".join(verdict.faults)
             raise InvariantBroken(f"S3: a receipt of {host.device.name} is not good: {faults}")
+        for move in receipt.moves:
+            for vote in move.votes:
+                self.register.add_vote(vote)
         for vote in receipt.votes:
             self.register.add_vote(vote)
         self.seen["receipt.good"] += 1

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 from p2p.directory import MEMBERS_MAX
 from p2p.overlay import DIALS_MAX, LINKS_MAX
 from scheduler.admission import LEASES_MAX
+from scheduler.succession import GONE_US
 from simulations.clock import DRIFT_PPM_MAX, WALL_UNCERTAINTY_US
 from simulations.cpu import CpuCosts
 from wire.effects import Effect
@@ -67,6 +68,7 @@ class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     lease_us: Annotated[int, Meta(ge=1)] = 10_000_000
+    steward_gone_us: Annotated[int, Meta(ge=1_000_000)] = GONE_US
     is_wide_area: bool = True  # profile `wan`: a second of round trip is still fast enough
     sync_us: Annotated[int, Meta(ge=0)] = 2_000
     sync_jitter_us: Annotated[int, Meta(ge=0)] = 2_000

@@ -35,6 +35,7 @@ def make_mesh_node(boot: Boot) -> Node:
         leases_max=host.leases_max,
         breaker=breaker,
         lease_us=host.lease_us,
+        steward_gone_us=host.steward_gone_us,
     )
     return MeshNode(
         settings=settings,

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from msgspec.structs import replace
 
+from scheduler.succession import GONE_US
 from simulations.compound_faults import Flap, Swizzle
 from simulations.conditions import Datagrams
 from simulations.device import HostSettings
@@ -74,8 +75,19 @@ CRASH_POINTS = (
     ("Send", "ResultsOffered"),
     ("Send", "Settled"),
     ("Send", "ReceiptGiven"),
+    ("Send", "BatchGiven"),
+    ("Send", "BatchKept"),
+    ("Send", "Promised"),
+    ("Send", "Proposed"),
+    ("Send", "Voted"),
 )
-DROPPED = ("ResultsOffered", "LeaseProgress", "Settled", "OfferAccepted", "ReceiptGiven")
+DROPPED = (
+    *("ResultsOffered", "LeaseProgress", "Settled", "OfferAccepted", "ReceiptGiven"),
+    *("BatchGiven", "BatchKept", "Promised", "Proposed", "Voted"),
+)
+BURNING_NODES_MIN = 5
+BURNING_SHARE = 0.3
+HASTY_GONE_US = 6 * US_PER_S
 FATES = (DiskFate.KEEP, DiskFate.KEEP, DiskFate.LOSE_UNSYNCED, DiskFate.TORN_TAIL)
 
 Faults = list[AnyStep]
@@ -90,6 +102,10 @@ def random_plan(seed: int, *, node_count: int | None = None) -> Plan:
     drawn = [_compared(seed, step, count) for step in _submissions(rng, submitters)]
     submissions = sorted(drawn, key=lambda step: step.at_us)
     is_hasty = rng.random() < HALF  # short timers reach rare states sooner
+    burns: Faults = []
+    if count >= BURNING_NODES_MIN and source(seed, "random plan, burning").random() < BURNING_SHARE:
+        submissions, burns = _burning(source(seed, "random plan, burns"), submissions, count)
+        is_hasty = True
     behind_nat = _behind_nat(seed, count)
     plan = Plan(
         name="random",
@@ -101,7 +117,12 @@ def random_plan(seed: int, *, node_count: int | None = None) -> Plan:
         discovery=_discovery(rng, behind_nat),
         steps=tuple(
             sorted(
-                (*submissions, *_cancels(rng, submissions), *_faults(rng, count, submitters)),
+                (
+                    *submissions,
+                    *_cancels(rng, submissions),
+                    *_faults(rng, count, submitters),
+                    *burns,
+                ),
                 key=lambda step: step.at_us,
             )
         ),
@@ -152,6 +173,7 @@ def _host(rng: Random, *, is_hasty: bool) -> HostSettings:
         sync_us=rng.choice((100, 2_000, 50_000)),
         workers_count=rng.randrange(1, 5),
         lease_us=rng.choice((4, 5) if is_hasty else (10, 30)) * US_PER_S,
+        steward_gone_us=(HASTY_GONE_US if is_hasty else GONE_US),
     )
 
 
@@ -182,6 +204,25 @@ def _compared(seed: int, step: Submit, node_count: int) -> Submit:
         return step
     replicas = rng.choice((2, 3)) if node_count > NODES_MIN + 1 else 2
     return replace(step, replicas=replicas, quorum=rng.randrange(1, 3))
+
+
+def _burning(
+    rng: Random, submissions: list[Submit], node_count: int
+) -> tuple[list[Submit], Faults]:
+    """Keep what is submitted by three devices for longer than some of them last."""
+    kept = [
+        replace(
+            one,
+            count=24,
+            work_us=rng.randrange(3 * US_PER_S, 9 * US_PER_S),
+            durability=Durability.MESH,
+            deadline_us=3_600 * US_PER_S,
+        )
+        for one in submissions
+    ]
+    draw = _Draw(rng, node_count, [])
+    burns = [_burn(draw) for _ in range(rng.randrange(1, 4))]
+    return kept, [step for steps in burns for step in steps]
 
 
 def _cancels(rng: Random, submissions: list[Submit]) -> list[Cancel]:
@@ -318,6 +359,13 @@ def _crash(draw: _Draw) -> Faults:
     ]
 
 
+def _burn(draw: _Draw) -> Faults:
+    """Lose a device with its disk; perhaps it comes back with an empty one, later or never."""
+    back_us = draw.rng.choice((2 * US_PER_S, 15 * US_PER_S, None))
+    at_us, node = draw.at_us(), draw.node()
+    return [Crash(at_us=at_us, who=node, disk=DiskFate.LOSE_ALL, restart_after_us=back_us)]
+
+
 def _crash_writing(draw: _Draw) -> Faults:
     return [
         CrashWriting(
@@ -443,6 +491,7 @@ _KINDS: Mapping[str, Callable[[_Draw], Faults]] = MappingProxyType(
         "worsen": _worsen,
         "stop": _stop,
         "crash": _crash,
+        "burn": _burn,
         "crash_writing": _crash_writing,
         "crash_at_effect": _crash_at_effect,
         "freeze": _freeze,

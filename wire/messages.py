@@ -34,16 +34,20 @@ from wire.signed import Signed
 from wire.tasks import (
     CHAINS_MAX,
     LEASE_TASKS_MAX,
+    MOVES_MAX,
     REPLICAS_MAX,
     Contract,
     Epoch,
     Index,
     Lease,
     LeasedResult,
+    Moves,
     Outcome,
     ProvenResult,
     ProvenTask,
     Receipt,
+    SealedKey,
+    Steward,
     Task,
     Vote,
 )
@@ -251,6 +255,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     """A steward asks whether a device would take `tasks_count` tasks of a batch now.
 
     `chain` is the submitter's, where that is another device: nobody may remember it any more.
+    `moves` say who its stewards are, if they are not those that the contract names.
     """
 
     TRAFFIC: ClassVar[Traffic] = Traffic.TASK
@@ -259,6 +264,7 @@ class Offer(Struct, frozen=True, kw_only=True):
     contract: Signed[Contract]
     tasks_count: Annotated[int, Meta(ge=1, le=LEASE_TASKS_MAX)]
     chain: Chain | None = None
+    moves: Moves = ()
 
 
 class OfferAccepted(Struct, frozen=True, kw_only=True):
@@ -316,6 +322,7 @@ class LeaseGranted(Struct, frozen=True, kw_only=True):
     lease: Signed[Lease]
     contract: Signed[Contract]
     tasks: Annotated[tuple[ProvenTask, ...], Meta(min_length=1, max_length=LEASE_TASKS_MAX)]
+    moves: Moves = ()
 
 
 class LeaseRef(Struct, frozen=True, array_like=True):
@@ -397,7 +404,8 @@ class BatchGiven(Struct, frozen=True, kw_only=True):
     """A part of a batch for a steward that its contract names; answered when all is on disk.
 
     The parts come in order; `first` is the index of the first task of this one. `chains` are those
-    of the submitter and the stewards, who may be forgotten when a receipt is wanted.
+    of the submitter and the stewards, who may be forgotten when a receipt is wanted. Who is to
+    become a steward gets the batch key in `joining`, sealed to it by one that is.
     """
 
     TRAFFIC: ClassVar[Traffic] = Traffic.TASK
@@ -408,14 +416,17 @@ class BatchGiven(Struct, frozen=True, kw_only=True):
     first: Index
     tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
     chains: Annotated[tuple[Chain, ...], Meta(max_length=CHAINS_MAX)] = ()
+    joining: SealedKey | None = None
+    moves: Moves = ()
 
 
 class BatchKept(Struct, frozen=True, kw_only=True):
-    """Contract, tasks, module and inputs are on this steward's disk."""
+    """Contract, tasks, module and inputs are on this steward's disk, and these outcomes."""
 
     TRAFFIC: ClassVar[Traffic] = Traffic.TASK
 
     batch: BatchId
+    decided: Annotated[tuple[Index, ...], Meta(max_length=BATCH_TASKS_MAX)] = ()
 
 
 class BatchUnknown(Struct, frozen=True, kw_only=True):
@@ -472,7 +483,8 @@ class Proposed(Struct, frozen=True, kw_only=True):
     """Outcomes of a batch with what they are about, and the votes for them so far.
 
     With the vote of its epoch's steward alone it asks for another vote (phase 2a); with those of a
-    majority it is what was decided. `promise` is set where a vote is told with a promise.
+    majority it is what was decided. `promise` is set where a vote is told with a promise, and
+    `stewards` where it is that these decide from now on.
     """
 
     TRAFFIC: ClassVar[Traffic] = Traffic.TASK
@@ -483,6 +495,7 @@ class Proposed(Struct, frozen=True, kw_only=True):
     chains: Annotated[tuple[Chain, ...], Meta(max_length=CHAINS_MAX)] = ()
     promise: Epoch | None = None
     agreeing: Annotated[tuple[LeasedResult, ...], Meta(max_length=AGREEING_MAX)] = ()
+    stewards: Annotated[tuple[Steward, ...], Meta(max_length=STEWARDS_MAX)] = ()
 
 
 class Voted(Struct, frozen=True, kw_only=True):
@@ -507,12 +520,16 @@ class Leading(Struct, frozen=True, kw_only=True):
 
 
 class OutcomesWanted(Struct, frozen=True, kw_only=True):
-    """Please tell how tasks of a batch were decided: all but these are open here."""
+    """Please tell how tasks of a batch were decided: all but these are open here.
+
+    And to whom it moved, after as many moves as are known here.
+    """
 
     TRAFFIC: ClassVar[Traffic] = Traffic.TASK
 
     batch: BatchId
     decided: Annotated[tuple[Index, ...], Meta(max_length=BATCH_TASKS_MAX)]
+    moves_count: Annotated[int, Meta(ge=0, le=MOVES_MAX)] = 0
 
 
 class ReceiptGiven(Struct, frozen=True, kw_only=True):

@@ -46,13 +46,16 @@ from wire.text import CapabilityKey, Name
 LEASE_TASKS_MAX = 64
 REQUIREMENTS_MAX = 16
 REPLICAS_MAX = 7
-CHAINS_MAX = 1 + REPLICAS_MAX + STEWARDS_MAX
+MOVES_MAX = 3
+# The submitter, the executors, the first stewards, and those who came with moves.
+CHAINS_MAX = 1 + REPLICAS_MAX + STEWARDS_MAX + MOVES_MAX * (STEWARDS_MAX // 2)
 TASK_BYTES_MAX = 64 * 1024
 RESULT_BYTES_MAX = 128 * 1024
 US_PER_DAY = 86_400_000_000
 
 _CONTRACT_CONTEXT = "meshd 2026 contract"
 _RESULT_CONTEXT = "meshd 2026 result"
+_STEWARDS_CONTEXT = "meshd 2026 stewards"
 
 Duration = Annotated[int, Meta(ge=0, le=31 * US_PER_DAY)]  # microseconds
 Index = Annotated[int, Meta(ge=0, lt=BATCH_TASKS_MAX)]
@@ -219,23 +222,26 @@ class LeasedResult(Struct, frozen=True, kw_only=True):
 
 
 class OutcomeKind(enum.StrEnum):
-    """How a task ended."""
+    """How a task ended; or that other stewards decide it (`moved`), which ends nothing."""
 
     RESULT = "result"
     CANCELLED = "cancelled"
     FAILED = "failed"
+    MOVED = "moved"
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
     """The value of a task's register: written once."""
 
     kind: OutcomeKind
-    result: Digest | None = None  # of the bytes of the chosen Result
+    # Of the bytes of the chosen Result, or of the stewards that decide from now on.
+    result: Digest | None = None
     reason: Annotated[str, Meta(max_length=256)] = ""
 
     def __post_init__(self) -> None:
         """Refuse a result without a digest, and a digest without a result. Raises ValueError."""
-        if (self.kind is OutcomeKind.RESULT) == (self.result is None):
+        names_something = self.kind in (OutcomeKind.RESULT, OutcomeKind.MOVED)
+        if names_something == (self.result is None):
             raise ValueError(f"outcome {self.kind} with result {self.result!r}")
 
 
@@ -248,6 +254,16 @@ class Vote(Struct, frozen=True, kw_only=True):
     store: StoreId  # of the steward who signs
     epoch: Epoch
     outcomes: Annotated[dict[Index, Outcome], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
+
+
+class Move(Struct, frozen=True, kw_only=True):
+    """Who keeps a batch from now on, and the votes of a majority of those who kept it before."""
+
+    stewards: Annotated[tuple[Steward, ...], Meta(min_length=3, max_length=STEWARDS_MAX)]
+    votes: Annotated[tuple[Signed[Vote], ...], Meta(min_length=2, max_length=STEWARDS_MAX)]
+
+
+Moves = Annotated[tuple[Move, ...], Meta(max_length=MOVES_MAX)]
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -264,11 +280,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
     digest_key: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
     # Equal results of other executors, which a quorum needs or a spot check brought.
     agreeing: Annotated[tuple[LeasedResult, ...], Meta(max_length=REPLICAS_MAX - 1)] = ()
-
-
-def majority_count(contract: Contract) -> int:
-    """Return how many of a contract's stewards decide."""
-    return len(contract.stewards) // 2 + 1
+    moves: Moves = ()  # before the votes, in order
 
 
 def batch_id_of(contract: Signed[Contract]) -> BatchId:
@@ -286,6 +298,12 @@ def task_id_of(contract: Signed[Contract], index: int) -> TaskId:
 def result_digest(received: bytes) -> Digest:
     """Return the digest by which votes name a result."""
     return Digest(blake3(received, derive_key_context=_RESULT_CONTEXT).digest())
+
+
+def stewards_digest(stewards: tuple[Steward, ...]) -> Digest:
+    """Return the digest by which votes name the stewards that a batch moves to."""
+    named = msgspec.msgpack.encode(stewards)
+    return Digest(blake3(named, derive_key_context=_STEWARDS_CONTEXT).digest())
 
 
 def tasks_root_of(tasks: tuple[Task, ...]) -> Digest:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
 from msgspec.structs import replace
-from support.meshes import keys_of, small_mesh
+from support.meshes import Device, keys_of, small_mesh
 from support.tasks import (
     BATCH_KEY,
     FinishedTask,
@@ -22,6 +22,7 @@ from support.tasks import (
 )
 
 from scheduler.errors import ReceiptIncomplete
+from scheduler.moves import moved_to
 from scheduler.receipt import (
     MESH_UNKNOWN,
     RECEIPT_FILE_BYTES_MAX,
@@ -40,10 +41,12 @@ from wire.membership import Chain, Role, mesh_id_of
 from wire.signed import Signed, sign
 from wire.tasks import (
     Epoch,
+    Move,
     Outcome,
     OutcomeKind,
     ProvenResult,
     Receipt,
+    Steward,
     Vote,
     prove_tasks,
 )
@@ -141,7 +144,8 @@ def test_a_good_receipt_names_the_task_its_outcome_and_who_vouches_for_it() -> N
     assert facts.executor == peer_text(keys_of(3).peer)
     assert facts.stewards == (peer_text(keys_of(0).peer), peer_text(keys_of(1).peer))
     assert (facts.stewards_count, facts.durability) == (3, "mesh")
-    assert [check.name for check in verdict.checks] == list(CheckName)
+    named = [name for name in CheckName if name is not CheckName.MOVES]  # it has none
+    assert [check.name for check in verdict.checks] == named
     assert {check.result for check in verdict.checks} == {CheckResult.GOOD}
 
 
@@ -454,8 +458,8 @@ def test_no_flipped_bit_changes_what_a_receipt_is_verified_to_say() -> None:
             accepted.append(position)
             assert verdict.facts == good.facts
     # The name of an optional, unsigned field is all that may change: then its default holds.
-    names = (b"version", b"agreeing")
-    starts = {whole.index(name): len(name) for name in names}
+    names = (b"version", b"agreeing", b"moves")
+    starts = {whole.rindex(name): len(name) for name in names}
     places = {start + place for start, length in starts.items() for place in range(length)}
     assert set(accepted) <= places
 
@@ -514,3 +518,80 @@ def test_parts_that_make_no_receipt_are_named(changes: dict[str, object], messag
     }
     with pytest.raises(ReceiptIncomplete, match=message):
         build_receipt(**{**parts, **changes})  # type: ignore[arg-type]  # parts by name
+
+
+# Receipts of a task that moved from stewards 0, 1, 2 to stewards 0, 1, 4.
+
+BIG = small_mesh(5)
+MOVED = finished_task(BIG, submitter=2)
+BEFORE, AFTER = Epoch(0, 1, 0), Epoch(1, 0, 0)
+HERE, THERE = BIG.devices[:3], (BIG.devices[0], BIG.devices[1], BIG.devices[4])
+
+
+def named(devices: Sequence[Device]) -> tuple[Steward, ...]:
+    return tuple(Steward(one.peer, one.store) for one in devices)
+
+
+def move_of(
+    *voters: Device,
+    to: Sequence[Device] = THERE,
+    value: Outcome | None = None,
+    epoch: Epoch = BEFORE,
+    index: int = 1,
+) -> Move:
+    outcome = value or moved_to(named(to))
+    votes = [vote_of(MOVED.contract, {index: outcome}, steward=one, epoch=epoch) for one in voters]
+    return Move(stewards=named(to), votes=tuple(votes))
+
+
+def moved_receipt(move: Move, *voters: Device, epoch: Epoch = AFTER) -> Receipt:
+    outcome = outcome_of(MOVED.result)
+    votes = [vote_of(MOVED.contract, {1: outcome}, steward=one, epoch=epoch) for one in voters]
+    return build_receipt(
+        BIG.genesis,
+        MOVED.contract,
+        MOVED.task,
+        MOVED.lease,
+        MOVED.result,
+        votes,
+        [device.chain for device in BIG.devices],
+        moves=(move,),
+    )
+
+
+def test_a_task_that_moved_is_proven_by_both_sets_of_votes() -> None:
+    receipt = moved_receipt(move_of(*HERE[:2]), THERE[1], THERE[2])
+    verdict = examined(receipt, mesh=BIG.id, output=None)
+    assert verdict.is_good, verdict.checks
+    assert CheckName.MOVES in [check.name for check in verdict.checks]
+
+
+@pytest.mark.parametrize(
+    "move",
+    [
+        move_of(HERE[0], HERE[1], epoch=Epoch(1, 1, 0)),
+        move_of(HERE[0], THERE[2]),
+        move_of(HERE[0], HERE[0]),
+        move_of(HERE[0], HERE[1], value=Outcome(kind=OutcomeKind.CANCELLED)),
+        move_of(HERE[0], HERE[1], value=moved_to(named(HERE))),
+        move_of(HERE[0], HERE[1], to=(HERE[0], BIG.devices[3], BIG.devices[4])),
+        move_of(HERE[0], HERE[1], index=0),
+    ],
+    ids=["later", "newcomer", "twice", "no move", "to others", "all at once", "other task"],
+)
+def test_a_move_that_is_not_decided_by_those_before_proves_nothing(move: Move) -> None:
+    with pytest.raises(ReceiptIncomplete):
+        moved_receipt(move, THERE[1], THERE[2])
+    good = moved_receipt(move_of(*HERE[:2]), THERE[1], THERE[2])
+    verdict = examined(replace(good, moves=(move,)), mesh=BIG.id, output=None)
+    assert verdict.faults[0] is Fault.MOVE_NOT_PROVEN
+
+
+def test_votes_of_the_stewards_of_before_do_not_count_after_the_move() -> None:
+    with pytest.raises(ReceiptIncomplete):
+        moved_receipt(move_of(*HERE[:2]), HERE[1], HERE[2])
+    good = moved_receipt(move_of(*HERE[:2]), THERE[1], THERE[2])
+    without = examined(replace(good, moves=()), mesh=BIG.id, output=None)
+    assert Fault.VOTE_NOT_BY_STEWARD in without.faults
+    with pytest.raises(ReceiptIncomplete):
+        moved_receipt(move_of(*HERE[:2]), THERE[0], THERE[1], epoch=Epoch(0, 2, 0))
