@@ -120,6 +120,16 @@ class ExecutorSettings(Section, frozen=True):
     tasks_max: Annotated[int, count(0, 100_000)] = 0
 
 
+class VerificationSettings(Section, frozen=True):
+    """How results of strangers are checked. More checks find more lies, and cost as many runs.
+
+    The floor is the least share of a trusted device's results that others run, too.
+    """
+
+    spot_checks: bool = True
+    floor_permille: Annotated[int, count(0, 1_000)] = 20
+
+
 class StorageSettings(Section, frozen=True):
     """What is kept on disk. More keeps results and modules longer.
 
@@ -211,6 +221,7 @@ class Config(Section, frozen=True):
     mdns: MdnsSettings = MdnsSettings()
     sandbox: SandboxSettings = field(default_factory=SandboxSettings)
     executor: ExecutorSettings = ExecutorSettings()
+    verification: VerificationSettings = VerificationSettings()
     storage: StorageSettings = StorageSettings()
     health: HealthSettings = HealthSettings()
     breaker: BreakerSettings = BreakerSettings()

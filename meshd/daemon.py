@@ -492,6 +492,8 @@ class Daemon:
                 task_slots=config.tasks_max,
                 caps=config.to_limits(),
                 leases_max=config.executor.leases_max,
+                spot_checks=config.verification.spot_checks,
+                spot_check_floor_permille=config.verification.floor_permille,
                 links_max=config.links.max,
                 dials_max=config.links.dials_max,
                 members_max=config.directory.members_max,

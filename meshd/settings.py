@@ -8,6 +8,7 @@ from p2p.directory import MEMBERS_MAX
 from p2p.overlay import DIALS_MAX, LINKS_MAX
 from scheduler.admission import LEASES_MAX, ExecutorSettings
 from scheduler.leases import LEASE_US
+from scheduler.spot_checks import FLOOR_PERMILLE
 from scheduler.succession import GONE_US
 from telemetry.breaker import BreakerConfig
 from telemetry.health import (
@@ -35,6 +36,8 @@ class NodeSettings:
     leases_max: int = LEASES_MAX
     lease_us: int = LEASE_US
     steward_gone_us: int = GONE_US
+    spot_checks: bool = True
+    spot_check_floor_permille: int = FLOOR_PERMILLE
     links_max: int = LINKS_MAX
     dials_max: int = DIALS_MAX
     members_max: int = MEMBERS_MAX

@@ -35,6 +35,7 @@ from scheduler.placement import Placements
 from scheduler.register import DecisionDurable
 from scheduler.results import RESULT_ROW, ResultRetry, ResultRow, ResultsTick
 from scheduler.selection import Candidate, Sampler
+from scheduler.spot_checks import SpotChecks
 from scheduler.steward import (
     ROUND_ROW,
     EarlierLeasesEnd,
@@ -156,6 +157,11 @@ class Work:
             candidates=self._candidates,
             colleagues=self._colleagues,
             gone_us=settings.steward_gone_us,
+            checks=SpotChecks(
+                valid_in_a_row=neighbours.standings.valid_in_a_row,
+                floor_permille=settings.spot_check_floor_permille,
+                is_enabled=settings.spot_checks,
+            ),
         )
         self.enquiries = Enquiries(
             own=neighbours.own,

@@ -79,6 +79,10 @@ class Tally(Generic[Device]):
         likeness = max(self._counts().items(), key=lambda item: item[1])[0]
         return [device for device, answer in self.answers.items() if answer == likeness]
 
+    def not_compared(self) -> list[Device]:
+        """Return those whose results are never compared."""
+        return [device for device, answer in self.answers.items() if answer is None]
+
     def differing(self) -> list[Device]:
         """Return those whose results differ from these."""
         agreeing = self.agreeing()
@@ -140,7 +144,18 @@ class Comparison:
     """The results of a task that are here, and how they compare."""
 
     tally: Tally[PeerId]
+    is_spot_check: bool = False  # the contract does not ask for a second result
     answers: dict[PeerId, Answer] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Answer:
+        """The result that came first."""
+        return next(iter(self.answers.values()))
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for checks of other results of its device."""
+        return self.tally.runs_wanted == 1
 
     def add(self, answer: Answer) -> Ruling:
         """Take up a result."""
@@ -157,10 +172,13 @@ class Comparison:
     def text(self) -> str:
         """How far it is, for people."""
         tally = self.tally
+        if self.is_held:
+            return "spot checks of its device are under way"
         if tally.is_disputed:
             return f"results of {len(tally.answers)} devices differ, {tally.equal_count} are equal"
         wanted = tally.equal_wanted
-        return f"{tally.equal_count} of {wanted} equal results are here"
+        what = "a spot check: " if self.is_spot_check else ""
+        return f"{what}{tally.equal_count} of {wanted} equal results are here"
 
 
 def likeness(result: Result) -> Hashable | None:

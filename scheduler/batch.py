@@ -5,6 +5,7 @@ Everything heavy (inputs, results, votes) is in the store; a decided task costs 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -211,7 +212,7 @@ class Batch:
     states: dict[TaskState, int] = field(init=False)
     undecided_count: int = field(init=False)
     inline_bytes: int = field(init=False)  # of the inputs, in memory until all are decided
-    _waiting: dict[int, None] = field(init=False)
+    _waiting: OrderedDict[int, None] = field(init=False)
     _proofs: tuple[Proof, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -225,7 +226,7 @@ class Batch:
         self.states = {TaskState.PENDING: count}
         self.undecided_count = count
         self.inline_bytes = sum(map(inline_bytes_of, self.tasks or ()))
-        self._waiting = dict.fromkeys(range(count))
+        self._waiting = OrderedDict.fromkeys(range(count))
 
     @property
     def epoch(self) -> Epoch:
@@ -402,14 +403,17 @@ class Batch:
             self.undecided_count -= 1
             self.move(index, _DECISIONS[outcome.kind], outcome.reason)
             if outcome.kind is OutcomeKind.RESULT:
-                self.move(index, TaskEvent.RECEIPT_GIVEN)
+                self.move(index, TaskEvent.RECEIPT_GIVEN, outcome.reason)
         if self.is_decided:
             self.tasks = self._proofs = None
         return fresh
 
     def _note(self, index: int) -> None:
-        if self.progress[index].is_waiting:
+        task = self.progress[index]
+        if task.is_waiting:
             self._waiting[index] = None
+            if task.comparison is not None:  # what is nearly done comes first
+                self._waiting.move_to_end(index, last=False)
         else:
             self._waiting.pop(index, None)
 

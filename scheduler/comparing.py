@@ -2,16 +2,21 @@
 
 A device that differs from the majority gave a wrong result, and its standing says so. When nobody
 else can be asked for a while, what is here decides a dispute: a task is never kept for nothing.
+
+Of results that nobody asked to compare some are compared all the same: spot checks. A result that
+is not checked as nobody else can run it is proposed with that reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from scheduler.agreement import Answer, Comparison, Ruling, Tally
 from scheduler.batch import Batch, TaskProgress
 from scheduler.leasing import REMOVED, Leasing
 from scheduler.register import Register
+from scheduler.spot_checks import Draw, Lots, SpotChecks
 from scheduler.standing import Standings
 from scheduler.states import TaskEvent, TaskState
 from scheduler.stewardship import Stewardship
@@ -22,6 +27,9 @@ from wire.tasks import OutcomeKind
 
 COMPARED_BYTES_MAX = 64 << 20  # of results that wait for others; then no task gets its first
 PATIENCE_US = 30_000_000
+CHECK_PATIENCE_US = 10_000_000
+NOT_COMPARED = "not checked: a result that depends on its device is never compared"
+UNCHECKED = "not checked: no other device could run it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +48,21 @@ class Comparing:
     register: Register
     leasing: Leasing
     standings: Standings
+    checks: SpotChecks[PeerId]
+    lots: Callable[[], Lots]
+    has_partner: Callable[[Batch, int, int], bool]  # somebody else may run it, by the time
     # What is proposed at the end of the tick: a result, and equal ones of others.
     _chosen: dict[tuple[BatchId, int], tuple[Answer, list[Answer]]] = field(default_factory=dict)
     _compared: dict[tuple[BatchId, int], int] = field(default_factory=dict)  # bytes of each task
     _compared_bytes: int = 0
+    _reasons: dict[tuple[BatchId, int], str] = field(default_factory=dict)  # of what is chosen
+    # Whose result is checked, by task, and whose results wait for such checks.
+    _checked: dict[tuple[BatchId, int], PeerId] = field(default_factory=dict)
+    _held: dict[PeerId, list[Answer]] = field(default_factory=dict)
 
     def has_room(self, task: TaskProgress) -> bool:
         """Say whether a result may be taken: the first of a task only while there is room."""
-        is_first = task.runs_wanted > 1 and task.comparison is None
+        is_first = task.comparison is None
         return not is_first or self._compared_bytes < COMPARED_BYTES_MAX
 
     def on_checked(self, batch: Batch, one: Answer, *, now_us: int) -> list[Effect]:
@@ -56,18 +71,12 @@ class Comparing:
         task, place = batch.progress[index], (batch.batch, index)
         if place in self._chosen:
             return []
+        if task.comparison is None and contract.quorum == 1:
+            return self._draw(batch, one, now_us=now_us)
         if task.comparison is None:
-            if contract.quorum == 1:
-                self._chosen[place] = one, []
-                return []
             tally = Tally[PeerId](equal_wanted=contract.quorum, runs_wanted=task.runs_wanted)
             task.comparison = Comparison(tally=tally)
-        begun: list[Effect] = []
-        if place not in self._compared:
-            begun.append(SetTimer(PatienceOver(*place), PATIENCE_US))
-        size_bytes = len(one.proven.received)
-        self._compared[place] = self._compared.get(place, 0) + size_bytes
-        self._compared_bytes += size_bytes
+        begun = self._keep(one, PATIENCE_US)
         ruling = task.comparison.add(one)
         return begun + self._on_ruling(batch, index, task.comparison, ruling, now_us=now_us)
 
@@ -77,19 +86,46 @@ class Comparing:
         task = None if batch is None else batch.progress[over.index]
         if batch is None or task is None or task.comparison is None or not task.is_open:
             self._forget(over.batch, over.index)
-            return []
-        again: list[Effect] = [SetTimer(over, PATIENCE_US)]
-        if task.is_placing or self.leasing.leases.of_task(over.batch, over.index):
+            return self._on_check_over(over.batch, over.index, now_us=now_us) + self.choose()
+        comparison = task.comparison
+        patience_us = CHECK_PATIENCE_US if comparison.is_spot_check else PATIENCE_US
+        again: list[Effect] = [SetTimer(over, patience_us)]
+        is_at_work = task.is_placing or self.leasing.leases.of_task(over.batch, over.index)
+        if is_at_work or comparison.is_held:
             return again
-        ruling = task.comparison.tally.settle()
+        ruling = comparison.tally.settle()
+        if ruling is Ruling.OPEN and not comparison.is_spot_check:
+            return again
         if ruling is Ruling.OPEN:
-            return again
-        effects = self._on_ruling(batch, over.index, task.comparison, ruling, now_us=now_us)
+            self._take_unchecked(batch, over.index, comparison)
+            return self.choose()
+        effects = self._on_ruling(batch, over.index, comparison, ruling, now_us=now_us)
+        return effects + self.choose()
+
+    def on_deadline(self, batch: Batch) -> list[Effect]:
+        """Take results that were only to be checked: their time is over."""
+        for index in batch.open_indices():
+            task = batch.progress[index]
+            comparison = task.comparison if task.is_open else None
+            if comparison is None or comparison.tally.is_disputed:
+                continue
+            if comparison.is_spot_check:
+                self._take_unchecked(batch, index, comparison)
+        return self.choose()
+
+    def on_decided(self, batch: BatchId, indices: Iterable[int], *, now_us: int) -> list[Effect]:
+        """Tasks have their outcomes: checks of them are over, and counted."""
+        effects: list[Effect] = []
+        for index in indices:
+            self._forget(batch, index)
+            effects += self._on_check_over(batch, index, now_us=now_us)
         return effects + self.choose()
 
     def on_devices_removed(self, removed: frozenset[PeerId], *, now_us: int) -> list[Effect]:
         """Compare with nothing that devices brought which are out of the mesh."""
         effects: list[Effect] = []
+        for peer in removed:
+            self._held.pop(peer, None)
         for batch_id, index in list(self._compared):
             batch = self.office.batch(batch_id)
             task = None if batch is None else batch.progress[index]
@@ -99,6 +135,8 @@ class Comparing:
             if not gone:
                 continue
             left = [one for peer, one in task.comparison.answers.items() if peer not in gone]
+            self._forget(batch_id, index)
+            effects += self._on_check_over(batch_id, index, now_us=now_us)
             batch.start_over(index)
             if task.state in (TaskState.VERIFYING, TaskState.DISPUTED):
                 batch.move(index, TaskEvent.RESULT_REFUSED, REMOVED)
@@ -132,8 +170,75 @@ class Comparing:
             agreeing = {
                 one.result.index: tuple(other.leased() for other in others) for one, others in group
             }
-            effects += self.register.choose(batch, first.lease, results, agreeing)
+            reasons = {
+                index: reason
+                for index in results
+                if (reason := self._reasons.pop((batch.batch, index), None)) is not None
+            }
+            effects += self.register.choose(batch, first.lease, results, agreeing, reasons)
         return effects
+
+    def _draw(self, batch: Batch, one: Answer, *, now_us: int) -> list[Effect]:
+        """Propose a single result, have it checked, or let it wait for checks of its device."""
+        index, executor = one.result.index, one.result.executor
+        task, place = batch.progress[index], (batch.batch, index)
+        draw = self.checks.draw(executor, self.lots().chance(batch.batch, index))
+        if executor == batch.contract.signer:
+            draw = Draw.TAKE  # whoever it could deceive asked for it
+        if draw is not Draw.TAKE and not self.has_partner(batch, index, now_us):
+            draw = Draw.TAKE
+            self._reasons[place] = UNCHECKED
+        if draw is Draw.TAKE:
+            task.comparison = None
+            self._forget(*place)
+            self._chosen[place] = one, []
+            return []
+        runs_wanted = 2 if draw is Draw.CHECK else 1
+        tally = Tally[PeerId](equal_wanted=2, runs_wanted=runs_wanted)
+        task.comparison = Comparison(tally=tally, is_spot_check=True)
+        effects = self._keep(one, CHECK_PATIENCE_US) if place not in self._compared else []
+        if draw is Draw.HOLD:
+            task.comparison.answers[executor] = one
+            self._held.setdefault(executor, []).append(one)
+            batch.want_runs(index, 1)
+            task.reason = task.comparison.text
+            return effects + self.office.on_changed(batch, (index,))
+        before = self._checked.pop(place, None)
+        if before is not None:
+            self.checks.on_ended(before)
+        self.checks.on_begun(executor)
+        self._checked[place] = executor
+        ruling = task.comparison.add(one)
+        return effects + self._on_ruling(batch, index, task.comparison, ruling, now_us=now_us)
+
+    def _on_check_over(self, batch: BatchId, index: int, *, now_us: int) -> list[Effect]:
+        """Draw again for what waited for a check."""
+        executor = self._checked.pop((batch, index), None)
+        if executor is None:
+            return []
+        self.checks.on_ended(executor)
+        effects: list[Effect] = []
+        for one in self._held.pop(executor, []):
+            of = self.office.batch(one.result.batch)
+            task = None if of is None else of.progress[one.result.index]
+            if of is None or task is None or not (of.is_leading and task.is_open):
+                continue
+            if task.comparison is not None and task.comparison.answers.get(executor) is one:
+                effects += self._draw(of, one, now_us=now_us)
+        return effects
+
+    def _take_unchecked(self, batch: Batch, index: int, comparison: Comparison) -> None:
+        self._forget(batch.batch, index)
+        self._chosen[batch.batch, index] = comparison.first, []
+        self._reasons[batch.batch, index] = UNCHECKED
+
+    def _keep(self, one: Answer, patience_us: int) -> list[Effect]:
+        place = one.result.batch, one.result.index
+        is_new = place not in self._compared
+        size_bytes = len(one.proven.received)
+        self._compared[place] = self._compared.get(place, 0) + size_bytes
+        self._compared_bytes += size_bytes
+        return [SetTimer(PatienceOver(*place), patience_us)] if is_new else []
 
     def _on_ruling(
         self, batch: Batch, index: int, comparison: Comparison, ruling: Ruling, *, now_us: int
@@ -151,10 +256,16 @@ class Comparing:
                     text = f"results of {len(agreeing)} devices are equal, {len(differing)} differ"
                     batch.move(index, TaskEvent.RESULTS_AGREE, text)
                 effects = self._blame(batch, differing, now_us=now_us)
+                for peer in tally.not_compared():
+                    effects += self.standings.on_doubted(peer)
             case Ruling.NO_MAJORITY:
                 effects = self._fail(batch, index, f"no majority: {comparison.text}")
+            case Ruling.NOT_COMPARABLE if comparison.is_spot_check:
+                self._chosen[batch.batch, index] = comparison.first, []
+                self._reasons[batch.batch, index] = NOT_COMPARED
+                effects = []
             case Ruling.NOT_COMPARABLE:
-                first = next(iter(comparison.answers.values())).result.status
+                first = comparison.first.result.status
                 text = f"no quorum: {len(comparison.answers)} devices say {first}, "
                 effects = self._fail(batch, index, text + "which is never compared")
         self._forget(batch.batch, index)

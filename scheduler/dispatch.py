@@ -16,6 +16,7 @@ from scheduler.placement import (
     chunk_size,
 )
 from scheduler.selection import Candidate, Exclusion
+from scheduler.spot_checks import Lots
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
 from scheduler.waiting import TURNS_MAX, WaitingBatches
@@ -54,6 +55,7 @@ class Dispatch:
     leasing: Leasing
     standings: Standings
     candidates: Callable[[], list[Candidate]]
+    lots: Callable[[], Lots]
     is_ready: bool = False
 
     def on_review(self, *, now_us: int) -> list[Effect]:
@@ -125,6 +127,12 @@ class Dispatch:
             now_us=now_us,
         )
 
+    def has_partner(self, batch: Batch, index: int, now_us: int) -> bool:
+        """Say whether some other device may run a task too, at once or when it has room."""
+        eligible, excluded = self.exclusions(batch, index, self.candidates(), now_us=now_us)
+        busy = (reason is Exclusion.REFUSED_RECENTLY for reason, _ in excluded.values())
+        return bool(eligible) or any(busy)
+
     def _round(
         self, candidates: list[Candidate], *, now_us: int
     ) -> tuple[list[Effect], list[Batch]]:
@@ -149,7 +157,9 @@ class Dispatch:
         first, eligible = self._first_placeable(batch, candidates, now_us=now_us)
         if first is None:
             return []
-        indices = self._chunk(batch, first, chunk_size(batch.waiting_count, eligible))
+        is_compared = batch.progress[first].comparison is not None  # each has partners of its own
+        count = 1 if is_compared else chunk_size(batch.waiting_count, eligible)
+        indices = self._chunk(batch, first, count)
         offer, placement = self.placements.open(batch.batch, contract, indices, eligible)
         batch.place(indices)
         message = OfferMessage(
@@ -179,11 +189,20 @@ class Dispatch:
                 continue
             eligible, _ = self.exclusions(batch, index, candidates, now_us=now_us)
             if eligible:
-                return index, _of_other_operators(batch.progress[index], eligible, candidates)
+                task = batch.progress[index]
+                eligible = _of_other_operators(task, eligible, candidates)
+                return index, self._drawn(batch, index, eligible)
             looked.add(alike)
             if len(looked) == LOOKED_MAX:
                 break
         return None, []
+
+    def _drawn(self, batch: Batch, index: int, eligible: list[Candidate]) -> list[Candidate]:
+        """Let lots, not loads, decide who runs a task whose result is compared."""
+        if batch.progress[index].comparison is None:
+            return eligible
+        first = self.lots().ranked(batch.batch, index, (one.peer for one in eligible))[0]
+        return [one for one in eligible if one.peer == first]
 
     def _chunk(self, batch: Batch, first: int, count: int) -> tuple[int, ...]:
         """Return waiting tasks that the same devices have or failed, as many as a lease holds."""

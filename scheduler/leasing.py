@@ -164,7 +164,7 @@ class Leasing:
         if ended:
             effects += batch.lease_history.written(batch.batch)
         for index in ended:
-            batch.disengage(index, granted.executor)
+            self.disengage(batch, index, granted.executor)
             task = batch.progress[index]
             if task.lacks_runs:  # else another device's result is here, or it is decided
                 text = task.said(f"waiting for a device again: {reason}")
@@ -187,6 +187,10 @@ class Leasing:
             task.failed_on.pop(blamed, None)
             task.failed_on[blamed] = reason  # the last to fail is the last
             verdict = self._hopeless(batch, task)
+            is_spot_check = task.comparison is not None and task.comparison.is_spot_check
+            if verdict is not None and is_spot_check:  # its result is there
+                batch.want_runs(index, len(task.engaged))
+                return self.office.on_changed(batch, (index,))
             if verdict is not None:
                 return self.register.close(batch, OutcomeKind.FAILED, {index: verdict})
         self.waiting.put(batch)
@@ -202,6 +206,13 @@ class Leasing:
             wall_us = self.office.wall_us()
             batch.lease_history.on_over(ref, granted.executor, reason, wall_us=wall_us)
         return is_ended
+
+    def disengage(self, batch: Batch, index: int, executor: PeerId) -> None:
+        """Let a device have a task again, if it has neither a lease of it nor a result here."""
+        comparison = batch.progress[index].comparison
+        holders = [granted.executor for _, granted in self.leases.of_task(batch.batch, index)]
+        if executor not in holders and (comparison is None or executor not in comparison.answers):
+            batch.disengage(index, executor)
 
     def resume(self, batch: Batch, index: int) -> None:
         """Go back to a lease that a pending task is still under, if there is one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scheduler.batch import Batch, DecisionRow
+from scheduler.comparing import Comparing
 from scheduler.leasing import Leasing
 from scheduler.placement import Placements
 from scheduler.register import Register
@@ -34,6 +35,7 @@ class Outcomes:
     waiting: WaitingBatches
     placements: Placements
     standings: Standings
+    comparing: Comparing
     _is_time_known: bool = False
 
     def on_cancel(self, batch: Batch, index: int) -> list[Effect]:
@@ -67,12 +69,13 @@ class Outcomes:
         batch = self.office.batch(due.batch)
         if batch is None or not batch.is_leading:
             return []
+        effects = self.comparing.on_deadline(batch)
         late = {
             index: f"deadline passed while {task.state}: {task.reason}"
             for index, task in enumerate(batch.progress)
             if task.is_open
         }
-        return self.register.close(batch, OutcomeKind.FAILED, late)
+        return effects + self.register.close(batch, OutcomeKind.FAILED, late)
 
     def on_decided(self, row: DecisionRow, *, now_us: int) -> list[Effect]:
         """Tell everybody: those who wait here, the executor, and whoever else is at it."""
@@ -85,6 +88,7 @@ class Outcomes:
             if one.lease.signer == self.office.own and fresh:
                 lease = one.lease.body
                 ref = LeaseRef(lease.batch, lease.epoch, lease.attempt)
+                self.standings.on_valid(lease.executor, checked_count=1, unchecked_count=0)
                 effects += self.standings.on_results_kept(
                     lease.executor, ref, count=1, task_kind=batch.task_kind, now_us=now_us
                 )
@@ -94,6 +98,12 @@ class Outcomes:
             for index in fresh:
                 self.leasing.end_task(ref, index)
             if row.lease.signer == self.office.own:
+                checked_count = len(row.agreeing.keys() & set(fresh))
+                self.standings.on_valid(
+                    lease.executor,
+                    checked_count=checked_count,
+                    unchecked_count=len(fresh) - checked_count,
+                )
                 effects += self.standings.on_results_kept(
                     lease.executor,
                     ref,
@@ -105,6 +115,7 @@ class Outcomes:
             if batch.is_leading:
                 settled = Settled(batch=batch.batch, outcomes={**row.outcomes})
                 effects += [Send(peer, settled) for peer in sorted({lease.executor, *ran})]
+        effects += self.comparing.on_decided(batch.batch, fresh, now_us=now_us)
         effects += self.register.prune(batch)
         effects += self.leasing.call_off(batch, fresh, now_us=now_us)
         effects += self.office.on_changed(batch, fresh)

@@ -81,12 +81,17 @@ class Register:
         lease: Signed[Lease],
         results: dict[int, ProvenResult],
         agreeing: Agreeing = _NOBODY,
+        reasons: Mapping[int, str] = MappingProxyType({}),
     ) -> list[Effect]:
         """Propose results of one lease, with equal ones of others, the same others for all."""
         effects: list[Effect] = []
         for part in _parts_by_bytes(results, agreeing, batch):
             outcomes = {
-                index: Outcome(kind=OutcomeKind.RESULT, result=result_digest(one.received))
+                index: Outcome(
+                    kind=OutcomeKind.RESULT,
+                    result=result_digest(one.received),
+                    reason=reasons.get(index, ""),
+                )
                 for index, one in part.items()
             }
             effects += self._propose(batch, outcomes, part, lease, agreeing)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from scheduler.reputation import MEASUREMENT_ROW, Reputation
+from scheduler.spot_checks import counted
 from telemetry.breaker import Breaker, BreakerConfig, BreakerState, ProbeEnd
 from telemetry.health import (
     DEFAULT_REFERENCES,
@@ -139,9 +140,25 @@ class Standings:
                 return self.on_readings(peer, now_us=now_us)
         return self._on_outcome(peer, lease, end, now_us=now_us)
 
+    def valid_in_a_row(self, peer: PeerId) -> int:
+        """Return how many results of a peer in a row stand, as spot checks count them."""
+        return self.measurements.valid_in_a_row(peer)
+
+    def on_valid(self, peer: PeerId, *, checked_count: int, unchecked_count: int) -> None:
+        """Count results that were chosen, just before `on_results_kept` writes that down."""
+        before = self.valid_in_a_row(peer)
+        count = counted(before, checked_count=checked_count, unchecked_count=unchecked_count)
+        self.measurements.on_valid_in_a_row(peer, count)
+
+    def on_doubted(self, peer: PeerId) -> list[Effect]:
+        """A peer said what cannot be compared, where others had a result: it is a stranger."""
+        self.measurements.on_valid_in_a_row(peer, 0)
+        return [self._row(peer)]
+
     def on_dispute(self, peer: PeerId, *, task_kind: str = ANY_KIND, now_us: int) -> list[Effect]:
         """A peer gave a wrong result."""
         self.measurements.on_dispute(peer, task_kind=task_kind)
+        self.measurements.on_valid_in_a_row(peer, 0)
         return [*self.reputation.on_outcome(peer, now_us=now_us), self._row(peer)]
 
     def _on_outcome(

@@ -41,6 +41,7 @@ from scheduler.replication import (
 )
 from scheduler.retelling import Retelling
 from scheduler.selection import Candidate
+from scheduler.spot_checks import LOTS_SECRET_BYTES, Lots, SpotChecks
 from scheduler.standing import Standings
 from scheduler.stewardship import Stewardship
 from scheduler.submission import BatchDurable, Submissions, UnconfirmedDue
@@ -125,6 +126,7 @@ class Steward:
         candidates: Callable[[], list[Candidate]],
         colleagues: Callable[[], list[Colleague]],
         gone_us: int = GONE_US,
+        checks: SpotChecks[PeerId],
     ) -> None:
         self._office = office
         self.leases = leases
@@ -140,9 +142,18 @@ class Steward:
             leasing=leasing,
             standings=standings,
             candidates=candidates,
+            lots=self._lots,
         )
+        self._rng = placements.sampler.rng
+        self._drawn_lots: Lots | None = None
         self._comparing = Comparing(
-            office=office, register=register, leasing=leasing, standings=standings
+            office=office,
+            register=register,
+            leasing=leasing,
+            standings=standings,
+            checks=checks,
+            lots=self._lots,
+            has_partner=self._dispatch.has_partner,
         )
         self._verification = Verification(
             office=office,
@@ -158,6 +169,7 @@ class Steward:
             waiting=waiting,
             placements=placements,
             standings=standings,
+            comparing=self._comparing,
         )
         self._retelling = Retelling(office=office)
         self._proposals = Proposals(office=office, register=register, retelling=self._retelling)
@@ -267,6 +279,12 @@ class Steward:
             hold_us = lease_us * (100 + LEASE_RESTART_MARGIN_PERCENT) // 100
             effects.append(SetTimer(EarlierLeasesEnd(), hold_us))
         return effects
+
+    def _lots(self) -> Lots:
+        """Return the lots of this start: its secret is never told, nor written down."""
+        if self._drawn_lots is None:
+            self._drawn_lots = Lots(self._rng.randbytes(LOTS_SECRET_BYTES))
+        return self._drawn_lots
 
     def _on_leading(self, batch: Batch) -> list[Effect]:
         """Give the tasks of a batch away that this device leads from now on."""

@@ -210,7 +210,7 @@ class Verification:
         """Go on without a result: with others that are here, a lease that is out, or a new one."""
         index = one.result.index
         task = batch.progress[index]
-        batch.disengage(index, one.result.executor)
+        self.leasing.disengage(batch, index, one.result.executor)
         if (batch.batch, index) in self._of_task or task.comparison is not None:
             task.reason = task.said(reason)
         else:

@@ -69,6 +69,7 @@ class HostSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     lease_us: Annotated[int, Meta(ge=1)] = 10_000_000
     steward_gone_us: Annotated[int, Meta(ge=1_000_000)] = GONE_US
+    spot_checks: bool = True
     is_wide_area: bool = True  # profile `wan`: a second of round trip is still fast enough
     sync_us: Annotated[int, Meta(ge=0)] = 2_000
     sync_jitter_us: Annotated[int, Meta(ge=0)] = 2_000

@@ -36,6 +36,7 @@ def make_mesh_node(boot: Boot) -> Node:
         breaker=breaker,
         lease_us=host.lease_us,
         steward_gone_us=host.steward_gone_us,
+        spot_checks=host.spot_checks,
     )
     return MeshNode(
         settings=settings,

@@ -39,6 +39,7 @@ class MeasurementRecord(Struct, frozen=True, kw_only=True, omit_defaults=True):
     up_bits_per_second: BitsPerSecond | None = None
     down_bits_per_second: BitsPerSecond | None = None
     errors_in_a_row_count: OutcomeCount = 0
+    valid_in_a_row_count: OutcomeCount = 0
     outcomes: Annotated[dict[Name, Outcomes], Meta(max_length=KINDS_MAX)] = {}  # by kind of task
 
 
@@ -56,6 +57,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     successes_count: int = 0
     failures_count: int = 0
     errors_in_a_row_count: int = 0
+    valid_in_a_row_count: int = 0
     disputes_count: int = 0
 
 
@@ -65,6 +67,7 @@ class _Peer:
     up_bits_per_second: int | None = None
     down_bits_per_second: int | None = None
     errors_in_a_row_count: int = 0
+    valid_in_a_row_count: int = 0
     outcomes: dict[str, Outcomes] = field(default_factory=dict)
 
 
@@ -109,6 +112,15 @@ class Measurements:
         known = self._add(peer, task_kind, Counts(failed_count=1))
         known.errors_in_a_row_count = min(known.errors_in_a_row_count + 1, COUNT_MAX)
 
+    def on_valid_in_a_row(self, peer: PeerId, count: int) -> None:
+        """Note how many results of `peer` in a row stand now, as spot checks count them."""
+        self._touched(peer).valid_in_a_row_count = min(count, COUNT_MAX)
+
+    def valid_in_a_row(self, peer: PeerId) -> int:
+        """Return how many that are."""
+        known = self._peers.get(peer)
+        return 0 if known is None else known.valid_in_a_row_count
+
     def on_dispute(self, peer: PeerId, *, task_kind: str = ANY_KIND) -> None:
         """Note that `peer` was on the losing side of a dispute."""
         self._add(peer, task_kind, Counts(disputed_count=1))
@@ -141,6 +153,7 @@ class Measurements:
             successes_count=total.valid_count,
             failures_count=total.failed_count,
             errors_in_a_row_count=known.errors_in_a_row_count,
+            valid_in_a_row_count=known.valid_in_a_row_count,
             disputes_count=total.disputed_count,
         )
 
@@ -152,6 +165,7 @@ class Measurements:
             up_bits_per_second=measured.up_bits_per_second,
             down_bits_per_second=measured.down_bits_per_second,
             errors_in_a_row_count=measured.errors_in_a_row_count,
+            valid_in_a_row_count=measured.valid_in_a_row_count,
             outcomes=dict(self.outcomes_of(peer)),
         )
 
@@ -161,6 +175,7 @@ class Measurements:
         known.up_bits_per_second = record.up_bits_per_second
         known.down_bits_per_second = record.down_bits_per_second
         known.errors_in_a_row_count = record.errors_in_a_row_count
+        known.valid_in_a_row_count = record.valid_in_a_row_count
         known.outcomes = dict(record.outcomes)
 
     def peers(self) -> tuple[PeerId, ...]:

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import pytest
 from msgspec.structs import replace
 from support.candidates import candidate
-from support.meshes import Device
-from support.stewards import EXECUTORS, MESH, StewardBench
-from support.tasks import ENGINE_PROFILE, NO_CHANGES
+from support.stewards import EXECUTORS, MESH, WRONG, StewardBench, rows_in, runs
+from support.tasks import ENGINE_PROFILE
 
 from scheduler.agreement import quorum_fault
-from scheduler.batch import Batch, DecisionRow
+from scheduler.batch import Batch
 from scheduler.comparing import PATIENCE_US, PatienceOver
 from scheduler.receipt import build_receipt, receipt_to_file, verify_receipt
 from scheduler.states import TaskState
 from scheduler.verdict import CheckName, Fault
-from wire.effects import Effect, Fetch, Persist, Send
+from wire.effects import Fetch, Send
 from wire.execution import ExecutionStatus
 from wire.keys import Ed25519Verifier
 from wire.messages import LeaseEnded, Offer, Settled
 from wire.tasks import OutcomeKind, open_result, prove_task
 
 FIRST, SECOND, THIRD = EXECUTORS
-WRONG = {"exit_code": 77}
-
-
-def runs(
-    bench: StewardBench, device: Device, *, changes: Mapping[str, object] = NO_CHANGES
-) -> list[Effect]:
-    """Let a device have what is offered to it and bring results of that."""
-    effects: list[Effect] = []
-    for lease in bench.lease(device):
-        offered = bench.offer_results(lease, device, changes=changes)
-        effects += bench.fetch_all(offered)
-    return effects
-
-
-def rows_in(effects: list[Effect]) -> list[DecisionRow]:
-    rows = [row for effect in effects if isinstance(effect, Persist) for row in effect.rows]
-    return [row.value for row in rows if isinstance(row.value, DecisionRow)]
 
 
 def submitted(bench: StewardBench, replicas: int, quorum: int | None = None) -> Batch:

@@ -80,6 +80,25 @@ def test_a_wrong_result_is_outvoted_where_results_are_compared(durability: Durab
     assert runner.world.checks.looked["S4"] >= 12
 
 
+@pytest.mark.parametrize("durability", [Durability.LOCAL, Durability.MESH])
+def test_the_first_results_of_a_liar_are_checked_though_nobody_asked(
+    durability: Durability,
+) -> None:
+    plan = Plan(
+        seed=5,
+        node_count=5,
+        roles={1: SUBMITTER_ROLES, 2: (Role.EXECUTOR,)},
+        steps=(
+            Lie(at_us=0, node=2, how=Falsehood.WRONG_RESULT, for_us=60 * US_PER_S),
+            Submit(at_us=6 * US_PER_S, node=1, count=12, work_us=US_PER_S, durability=durability),
+        ),
+    )
+    report = Runner(plan, MESH_NODE, repeat_with="this test").run()
+    assert report.seen["lie.wrong_result"] > 0
+    assert "lie.accepted" not in report.seen
+    assert report.complete_count == report.accepted_count == 12
+
+
 def test_what_honest_devices_answer_a_flood_is_not_their_own_storm() -> None:
     budget = Budget(sends_per_second_max=60)
     plan = lied_to_plan(Falsehood.FLOOD)

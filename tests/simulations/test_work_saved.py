@@ -9,6 +9,7 @@ import json
 
 from msgspec.structs import replace
 
+from simulations.device import HostSettings
 from simulations.disk import DiskFate
 from simulations.engine import US_PER_S
 from simulations.mesh_node import MESH_NODE
@@ -19,7 +20,12 @@ from simulations.steps import Crash, Split, Submit
 
 SUBMITTER = 1
 ONE_TASK = Submit(at_us=3 * US_PER_S, node=SUBMITTER, work_us=6 * US_PER_S)
-PLAN = Plan(seed=1, roles={SUBMITTER: SUBMITTER_ROLES}, steps=(ONE_TASK,))
+PLAN = Plan(
+    seed=1,
+    roles={SUBMITTER: SUBMITTER_ROLES},
+    host=HostSettings(spot_checks=False),  # they are work done twice on purpose
+    steps=(ONE_TASK,),
+)
 ONE_EXECUTOR = replace(PLAN, node_count=2)
 
 

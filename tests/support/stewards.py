@@ -10,12 +10,13 @@ from support.meshes import Device, small_mesh
 from support.standing import standings_of
 from support.tasks import BATCH_KEY, ENGINE_PROFILE, NO_CHANGES, proven_results, result_of, tasks_of
 
-from scheduler.batch import Batch
+from scheduler.batch import Batch, DecisionRow
 from scheduler.explainer import Explainer
-from scheduler.leases import LeaseBook
+from scheduler.leases import GrantedLeaseEnds, LeaseBook
 from scheduler.placement import Placements
 from scheduler.register import DecisionDurable
 from scheduler.selection import Candidate, Sampler
+from scheduler.spot_checks import SpotChecks
 from scheduler.steward import RoundRow, Steward
 from scheduler.stewardship import Stewardship
 from scheduler.submission import BatchDurable
@@ -27,18 +28,21 @@ from wire.effects import Effect, Fetch, Persist, Row, Send, SetTimer
 from wire.events import Fetched
 from wire.ids import BatchId, PeerId
 from wire.membership import Chain
-from wire.messages import LeaseGranted, Message, Offer, OfferAccepted, ResultsOffered
+from wire.messages import LeaseGranted, LeaseRef, Message, Offer, OfferAccepted, ResultsOffered
 from wire.signed import Signed
 from wire.tasks import Lease
 
 MESH = small_mesh(4)
 OWN, *EXECUTORS = MESH.devices
+WRONG = {"exit_code": 77}
 
 
 class StewardBench:
     """Feeds one steward; what it wants is kept. Disk writes happen when a test says so."""
 
-    def __init__(self, *, candidates: Sequence[Candidate] | None = None) -> None:
+    def __init__(
+        self, *, candidates: Sequence[Candidate] | None = None, spot_checks: bool = False
+    ) -> None:
         self.now_us = 1_000_000
         self.wall_us = 1_700_000_000_000_000
         self.candidates = list(
@@ -56,6 +60,9 @@ class StewardBench:
         self.rows: dict[tuple[str, bytes], Row] = {}
         self.measurements = Measurements()
         self.standings = standings_of(self.measurements)
+        self.checks = SpotChecks(
+            valid_in_a_row=self.standings.valid_in_a_row, is_enabled=spot_checks
+        )
         self.leases = LeaseBook()
         self.office = Stewardship(
             signer=OWN.keys,
@@ -81,6 +88,7 @@ class StewardBench:
             leases=self.leases,
             candidates=lambda: self.candidates,
             colleagues=lambda: [],
+            checks=self.checks,
         )
 
     def start(self) -> StewardBench:
@@ -167,6 +175,14 @@ class StewardBench:
             self.steward.on_results_offered(sender or executor.peer, offered, now_us=self.now_us)
         )
 
+    def progress_of(self, batch: Batch) -> list[bool]:
+        """Return of each task whether it still waits for its first device."""
+        return [not task.engaged and task.is_open for task in batch.progress]
+
+    def run_out_of(self, ref: LeaseRef) -> list[Effect]:
+        """A lease runs out."""
+        return self.do(self.steward.on_granted_lease_ends(GrantedLeaseEnds(ref), now_us=1 << 50))
+
     def fetch_all(self, effects: list[Effect]) -> list[Effect]:
         """All outputs that are to be fetched are here and good; then the tick comes."""
         for effect in effects:
@@ -200,3 +216,19 @@ def leases_in(effects: list[Effect]) -> list[Signed[Lease]]:
 def messages_in(effects: list[Effect]) -> list[Message]:
     """Return what is sent."""
     return [effect.message for effect in effects if isinstance(effect, Send)]
+
+
+def runs(
+    bench: StewardBench, device: Device, *, changes: Mapping[str, object] = NO_CHANGES
+) -> list[Effect]:
+    """Let a device have what is offered to it and bring results of that."""
+    effects: list[Effect] = []
+    for lease in bench.lease(device):
+        offered = bench.offer_results(lease, device, changes=changes)
+        effects += bench.fetch_all(offered)
+    return effects
+
+
+def rows_in(effects: list[Effect]) -> list[DecisionRow]:
+    rows = [row for effect in effects if isinstance(effect, Persist) for row in effect.rows]
+    return [row.value for row in rows if isinstance(row.value, DecisionRow)]
