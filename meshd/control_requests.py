@@ -23,6 +23,7 @@ from wire.commands import (
     ListPeers,
     ListTasks,
     Plan,
+    Reference,
     Rekey,
     Remove,
     Terms,
@@ -33,6 +34,7 @@ from wire.commands import (
 from wire.content import Invocation
 from wire.ids import BATCH_TASKS_MAX
 from wire.limits import CONTENT_BYTES_MAX, MODULE_BYTES_MAX
+from wire.tasks import READERS_MAX
 
 INPUTS_BYTES_MAX = 4 * CONTENT_BYTES_MAX
 INVOCATION_EXTRA_BYTES = 64 * 1024  # what arguments and environment may add to a standard input
@@ -68,6 +70,7 @@ class SubmitRequest(Terms, frozen=True, kw_only=True, tag_field="command", tag="
 
     module_bytes: ByteCount
     tasks: Annotated[tuple[TaskUpload, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
+    readers: Annotated[tuple[Reference, ...], Meta(max_length=READERS_MAX)] = ()
 
     def over_limit(self) -> str | None:
         """Return what is too much about it, as a sentence, or None."""

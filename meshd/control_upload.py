@@ -47,6 +47,7 @@ async def receive_submission(
         deadline_us=request.deadline_us,
         durability=request.durability,
         replicas=request.replicas,
+        readers=request.readers,
         quorum=request.quorum,
     )
 

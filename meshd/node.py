@@ -11,6 +11,8 @@ from collections.abc import Callable, Hashable, KeysView, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from msgspec.structs import replace
+
 from meshd.device import Device
 from meshd.neighbourhood import Neighbourhood
 from meshd.rows import ROW_KINDS, RowsByKind
@@ -348,11 +350,23 @@ class MeshNode:
             case Rekey():
                 return self._neighbours.network_keys.on_rekey(request, now_us=now_us)
             case Submit():
-                return self._work.on_submit(request, command)
+                named = self._with_readers(command)
+                if isinstance(named, Refused):
+                    return [Answer(request, named)]
+                return self._work.on_submit(request, named)
             case Plan():
                 return self._work.on_plan(request, command)
             case _:
-                return self._work.enquiries.on_asked(request, command)
+                return self._work.forwarding.on_asked(request, command)
+
+    def _with_readers(self, submit: Submit) -> Submit | Refused:
+        """Return the submission with the ids of its readers."""
+        found = [self._views.resolve(reader) for reader in submit.readers]
+        refused = next((one for one in found if isinstance(one, Refused)), None)
+        if refused is not None:
+            return refused
+        members = [one for one in found if isinstance(one, Member)]
+        return replace(submit, readers=tuple(peer_text(one.peer) for one in members))
 
     def _find(self, request: int, find: Find) -> list[Effect]:
         def answer(source: str, members: list[Member]) -> list[Effect]:

@@ -27,6 +27,7 @@ from scheduler.dispatch import OfferUnanswered
 from scheduler.enquiries import Enquiries
 from scheduler.executor import Executor
 from scheduler.explainer import Explainer
+from scheduler.forwarding import ForwardDue, Forwarding
 from scheduler.held_leases import HeldLeaseEnds, ProgressDue
 from scheduler.lease_history import LEASE_ROW, LeaseRow
 from scheduler.leases import GrantedLeaseEnds, LeaseBook
@@ -79,6 +80,8 @@ from wire.messages import (
     ResultsOffered,
     Settled,
     StewardMessage,
+    TaskAnswer,
+    TaskEnquiry,
 )
 from wire.signed import Signed, Signer
 
@@ -171,6 +174,13 @@ class Work:
             cancel=self.steward.on_cancel,
             why=self._why,
         )
+        self.forwarding = Forwarding(
+            own=neighbours.own,
+            enquiries=self.enquiries,
+            candidates=self._candidates,
+            is_linked=neighbours.links.__contains__,
+            reach=self._reach,
+        )
         self._is_begun = True
         return [
             *self.executor.on_restarted(rows.keyed(RESULT_ROW, ResultRow)),
@@ -198,11 +208,13 @@ class Work:
             case ExecutionFailed():
                 return self.executor.on_execution_failed(event, now_us=self._device.now_us)
             case Fetched():
-                return self.steward.on_fetched(event)
+                return self.steward.on_fetched(event) + self.forwarding.on_fetched(event)
             case FetchFailed():
-                return self.steward.on_fetch_failed(event, now_us=self._device.now_us)
+                effects = self.steward.on_fetch_failed(event, now_us=self._device.now_us)
+                return effects + self.forwarding.on_fetched(event)
             case Loaded():
-                return self.enquiries.on_loaded(event) + self.steward.on_loaded(event)
+                told = self.forwarding.redirected(self.enquiries.on_loaded(event))
+                return told + self.steward.on_loaded(event)
             case LinkUp(peer=peer):
                 return [*self.executor.on_link_up(peer), *self.steward.on_link_up(peer)]
             case LinkDown(peer=peer):
@@ -211,6 +223,7 @@ class Work:
                 return self.steward.on_wall_clock_read()
             case AskedNoMore(request):
                 self.enquiries.on_asked_no_more(request)
+                self.forwarding.on_asked_no_more(request)
                 return []
             case _:
                 return None
@@ -247,6 +260,10 @@ class Work:
                 return self.steward.on_results_offered(peer, message, now_us=now_us)
             case Settled():
                 return self.executor.on_settled(peer, message)
+            case TaskEnquiry():
+                return self.forwarding.on_enquiry(peer, message)
+            case TaskAnswer():
+                return self.forwarding.on_answer(peer, message)
             case message if isinstance(message, StewardMessage):
                 return self.steward.on_steward_message(peer, message, now_us=now_us)
             case _:
@@ -254,6 +271,8 @@ class Work:
 
     def on_timer(self, key: Hashable) -> list[Effect] | None:
         """Return what to do about a timer of these cores."""
+        if isinstance(key, ForwardDue):
+            return self.forwarding.on_due(key)
         effects = self._on_executor_timer(key)
         return self._on_steward_timer(key) if effects is None else effects
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
 from scheduler.errors import ReceiptIncomplete
@@ -43,6 +44,9 @@ from wire.membership import Genesis
 from wire.signed import Signed, encode_body
 from wire.tasks import OutcomeKind, open_result, prove_task
 
+Enquiry: TypeAlias = (
+    ListTasks | GetTask | WhyTask | WaitTask | WaitBatch | GetResult | CancelTask | GetReceipt
+)
 Then = Callable[[DecisionRow, BatchRow], AnswerValue]
 
 
@@ -82,14 +86,7 @@ class Enquiries:
     def on_asked(
         self,
         request: int,
-        command: ListTasks
-        | GetTask
-        | WhyTask
-        | WaitTask
-        | WaitBatch
-        | GetResult
-        | CancelTask
-        | GetReceipt,
+        command: Enquiry,
     ) -> list[Effect]:
         """Answer now, or when there is an answer."""
         if isinstance(command, ListTasks):

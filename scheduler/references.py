@@ -55,7 +55,7 @@ def _unknown(reference: str) -> Refused:
     return Refused(
         code=RefusalCode.NOT_FOUND,
         message=f"unknown task {_shown(reference)}",
-        hint="`meshctl tasks` lists those this device knows",
+        hint="`meshctl tasks` lists those this device knows; of others the whole id is needed",
     )
 
 

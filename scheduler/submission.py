@@ -24,7 +24,7 @@ from wire.commands import Plan, Submit, Terms
 from wire.content import Content
 from wire.effects import Answer, Effect, Persist, Row, SetTimer
 from wire.errors import CannotUnseal
-from wire.ids import BatchId, PeerId, peer_text
+from wire.ids import BatchId, PeerId, peer_from_text, peer_text
 from wire.membership import Role
 from wire.messages import BatchKept
 from wire.signed import sign
@@ -229,6 +229,11 @@ class Submissions:
         if co_stewards:
             key = office.signer.unseal(submit.key)
             keys += [KeyFor(one.peer, office.signer.seal(key, one.peer)) for one in co_stewards]
+        readers = {peer_from_text(reader) for reader in submit.readers}
+        readers -= {known.recipient for known in keys}
+        if readers:
+            key = office.signer.unseal(submit.key)
+            keys += [KeyFor(reader, office.signer.seal(key, reader)) for reader in sorted(readers)]
         return Contract(
             mesh=office.mesh,
             nonce=nonce,

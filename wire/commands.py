@@ -17,6 +17,7 @@ from wire.limits import Limits
 from wire.membership import ALL_ROLES, Name, Role
 from wire.records import CapabilityKey
 from wire.tasks import (
+    READERS_MAX,
     REPLICAS_MAX,
     REQUIREMENTS_MAX,
     Durability,
@@ -113,12 +114,14 @@ class Submit(Terms, frozen=True, kw_only=True, tag_field="command", tag="submit"
     """Run a batch. Answered by `Accepted` or `Refused`.
 
     The shell has stored the module, sealed the inputs under a new batch key, and sealed that key to
-    this device (`key`): no content passes through here.
+    this device (`key`): no content passes through here. `readers` are devices that may have the
+    results, too.
     """
 
     module: BlobRef
     tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
     key: SealedKey
+    readers: Annotated[tuple[Reference, ...], Meta(max_length=READERS_MAX)] = ()
 
 
 class Plan(Terms, frozen=True, kw_only=True, tag_field="command", tag="plan"):

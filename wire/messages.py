@@ -19,6 +19,7 @@ from wire.ids import (
     MeshId,
     PeerId,
     StoreId,
+    TaskId,
 )
 from wire.membership import (
     PAPER_ID_BYTES,
@@ -62,6 +63,7 @@ PROOF_REMOVALS_MAX = 1
 REMOVAL_IDS_MAX = 2_048
 REMOVALS_GIVEN_MAX = 256
 LEADING_MAX = 1_024
+ANSWER_PART_BYTES_MAX = 256 * 1024
 LINK_PROTOCOL = ProtocolRange(1, 1)
 
 StateHashBytes = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
@@ -540,6 +542,37 @@ class ReceiptGiven(Struct, frozen=True, kw_only=True):
     receipt: Receipt
 
 
+class Question(enum.StrEnum):
+    """What a device asks another one about a task."""
+
+    TASK = "task"
+    WHY = "why"
+    RESULT = "result"
+    RECEIPT = "receipt"
+
+
+class TaskEnquiry(Struct, frozen=True, kw_only=True):
+    """Please tell about a task that you may keep: somebody asks here. Any member may."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    token: Token
+    task: TaskId
+    question: Question
+    with_digest_key: bool = False
+
+
+class TaskAnswer(Struct, frozen=True, kw_only=True):
+    """A part of the answer, which is encoded as the control socket has it, in order."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.BULK
+
+    token: Token
+    offset: Annotated[int, Meta(ge=0, le=1 << 24)]
+    is_last: bool
+    body: Annotated[bytes, Meta(max_length=ANSWER_PART_BYTES_MAX)]
+
+
 StewardMessage = (  # what stewards of one batch say to each other
     StewardAsked
     | StewardAgreed
@@ -583,6 +616,8 @@ Message = (
     | ResultsOffered
     | Settled
     | ReceiptGiven
+    | TaskEnquiry
+    | TaskAnswer
     | StewardMessage
 )
 
@@ -626,4 +661,6 @@ MESSAGES: dict[str, type[Message]] = {
     "voted": Voted,
     "leading": Leading,
     "outcomes_wanted": OutcomesWanted,
+    "task_enquiry": TaskEnquiry,
+    "task_answer": TaskAnswer,
 }

@@ -45,6 +45,7 @@ from wire.text import CapabilityKey, Name
 
 LEASE_TASKS_MAX = 64
 REQUIREMENTS_MAX = 16
+READERS_MAX = 16
 REPLICAS_MAX = 7
 MOVES_MAX = 3
 # The submitter, the executors, the first stewards, and those who came with moves.
@@ -124,7 +125,7 @@ class Contract(Struct, frozen=True, kw_only=True):
     deadline_us: Duration
     durability: Durability
     stewards: Annotated[tuple[Steward, ...], Meta(min_length=1, max_length=STEWARDS_MAX)]
-    keys: Annotated[tuple[KeyFor, ...], Meta(min_length=1, max_length=STEWARDS_MAX + 16)]
+    keys: Annotated[tuple[KeyFor, ...], Meta(min_length=1, max_length=STEWARDS_MAX + READERS_MAX)]
     tasks_count: Annotated[int, Meta(ge=1, le=BATCH_TASKS_MAX)]
     tasks_root: Digest
     preferences: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()

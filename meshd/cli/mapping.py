@@ -19,7 +19,7 @@ from meshd.cli.map_run import MapRun
 from meshd.cli.map_state import MapState
 from meshd.cli.output import plain, print_json
 from meshd.cli.program_words import ProgramCommand, env_option, job_option, program_words
-from meshd.cli.terms import terms_frame, terms_options
+from meshd.cli.terms import readers_option, terms_frame, terms_options
 from meshd.control_errors import ControlError
 from meshd.control_frames import Frame
 
@@ -82,6 +82,7 @@ class MapCommand(ProgramCommand):
 )
 @click.option("--resume", is_flag=True, help="Go on with the map that the directory holds.")
 @terms_options
+@readers_option
 @env_option
 @pass_session
 def map_(

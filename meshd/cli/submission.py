@@ -20,7 +20,7 @@ from meshd.cli.grammar import (
 from meshd.cli.output import print_json
 from meshd.cli.program_output import give_output
 from meshd.cli.program_words import ProgramCommand, env_option, job_option, program_words
-from meshd.cli.terms import terms_frame, terms_options
+from meshd.cli.terms import readers_option, terms_frame, terms_options
 from meshd.client import ControlClient, TaskInput
 from meshd.control_errors import CommandRefused, ContactLost
 from meshd.control_frames import Frame
@@ -45,6 +45,7 @@ _OPTIONS = (
         help="Where its standard output goes, whole or not at all; else to ours.",
     ),
     terms_options,
+    readers_option,
     env_option,
     click.option("--detach", is_flag=True, help="Print the task's id and do not wait for it."),
 )

@@ -21,6 +21,19 @@ LIMITS: Final = ("memory_bytes", "fuel", "wall_us", "output_bytes")
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
+
+def _readers(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse more than a contract names, and what names nobody."""
+    if len(values) > bounds.READERS_MAX:
+        text = f"a task has at most {bounds.READERS_MAX} readers"
+        raise click.BadParameter(text, ctx=ctx, param=parameter)
+    if "" in values:
+        raise click.BadParameter("it is empty", ctx=ctx, param=parameter)
+    return values
+
+
 _OPTIONS = (
     click.option(
         "--require",
@@ -107,6 +120,16 @@ _OPTIONS = (
         type=click.Choice(DURABILITIES),
         help="Who keeps the task: several devices, or this one alone (local).",
     ),
+)
+
+
+readers_option = click.option(
+    "--reader",
+    "readers",
+    metavar="DEVICE",
+    multiple=True,
+    callback=_readers,
+    help="A device that may have the results, too, besides those that keep the task; repeatable.",
 )
 
 

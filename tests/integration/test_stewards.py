@@ -16,7 +16,7 @@ TASKS_COUNT = 12
 SAID = b"said\n"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def four(daemons: Daemons) -> list[Device]:
     """Return four devices, all linked; the first invited the others."""
     first = daemons.start("attic")
@@ -44,6 +44,34 @@ def assert_proven(device: Device, task: str) -> None:
     assert (verdict.facts.durability, verdict.facts.stewards_count) == ("mesh", 3)
     assert verdict.facts.stewards is not None
     assert len(verdict.facts.stewards) >= 2
+
+
+def _stewards(device: Device, task: str) -> set[str]:
+    return {str(one["id"]) for one in device.ask("why", task=task)["stewards"]}
+
+
+def test_any_device_answers_for_a_task_and_only_readers_have_its_output(
+    four: list[Device],
+) -> None:
+    first, *others = four
+    keepers = {"garage", "kitchen", "porch"}
+    accepted = first.client.submit(
+        example("faults/echo"), inputs()[:1], durability="mesh", readers=sorted(keepers)
+    )
+    (task,) = map(str, accepted["tasks"])
+    stranger = next(device for device in others if device.id not in accepted["stewards"])
+    assert stranger.wait(task)["outcome"] == "result"
+    assert_proven(stranger, task)
+    assert stranger.ask("why", task=task)["told_by"] in accepted["stewards"]
+
+    (secret,) = first.client.submit(example("faults/echo"), inputs()[:1], durability="mesh")[
+        "tasks"
+    ]
+    outsider = next(device for device in others if device.id not in _stewards(first, str(secret)))
+    outsider.wait(str(secret))
+    with pytest.raises(CommandRefused) as refused:
+        outsider.result(str(secret))
+    assert "has no key to the task's output" in str(refused.value)
 
 
 def test_what_was_accepted_is_finished_by_others_when_its_device_is_killed(
