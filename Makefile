@@ -19,7 +19,7 @@ INTEROP_STAMP := tests/interop/node_modules/.setup-done
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership bench-agents bench-hostile bench-herd demo lock clean
+.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership bench-agents bench-hostile bench-herd bench-churn demo lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,9 @@ bench-hostile: $(STAMP)  ## Attack a real daemon in each way for a minute; print
 
 bench-herd: $(STAMP)  ## Place tasks among a thousand devices on fresh and on stale state (half an hour; QUICK=1: 200)
 	$(RUN) benchmarks.herd $(if $(QUICK),--nodes 200 --seconds 20)
+
+bench-churn: $(STAMP)  ## Kill 30 % of twenty simulated devices every minute, and see what it costs (half an hour)
+	$(RUN) benchmarks.churn
 
 # Unpacked, not installed: Debian's package starts an agent that listens everywhere.
 build/serf/usr/bin/serf:

@@ -90,6 +90,7 @@ class ExecutorSide:
             steward,
             granted.lease,
             contract,
+            contract.stewards,
             [open_task(proven, contract) for proven in granted.tasks],
             since_us=reservation.accepted_us,
             now_us=now_us,
