@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 from wire.commands import (
     CancelTask,
     Find,
+    GetHistory,
     GetPeer,
     GetReceipt,
     GetResult,
@@ -128,6 +129,7 @@ Request: TypeAlias = (
     | ListTasks
     | GetTask
     | WhyTask
+    | GetHistory
     | WaitTask
     | WaitBatch
     | GetResult

@@ -27,6 +27,7 @@ from wire.answers import RefusalCode, Refused, StatusView
 from wire.commands import (
     Command,
     Find,
+    GetHistory,
     GetPeer,
     GetStatus,
     Invite,
@@ -187,6 +188,8 @@ class MeshNode:
         if self._broken is not None:
             return self._refuse_while_broken(event)
         wanted = self._on_event(event)
+        if self._work.history.wants_timer:
+            wanted = [*wanted, self._work.history.timer()]
         if self._is_settled(wanted):
             return wanted
         return self._settle(event, wanted)
@@ -354,6 +357,8 @@ class MeshNode:
                 if isinstance(named, Refused):
                     return [Answer(request, named)]
                 return self._work.on_submit(request, named)
+            case GetHistory():
+                return self._work.on_history_asked(request, command)
             case Plan():
                 return self._work.on_plan(request, command)
             case _:

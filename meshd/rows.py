@@ -19,6 +19,7 @@ from scheduler.batch import (
     DecisionRow,
     PromiseRow,
 )
+from scheduler.history import HISTORY_ROW, HistoryRow
 from scheduler.lease_history import LEASE_ROW, LeaseRow
 from scheduler.reputation import AGE_ROW, MEASUREMENT_ROW, AgeRow
 from scheduler.results import RESULT_ROW, ResultRow
@@ -31,6 +32,7 @@ ROW_KINDS: dict[str, type[Struct]] = {
     AGE_ROW: AgeRow,
     BATCH_ROW: BatchRow,
     DECISION_ROW: DecisionRow,
+    HISTORY_ROW: HistoryRow,
     INCARNATION_ROW: IncarnationRow,
     INVITATION_ROW: InvitationRow,
     LEASE_ROW: LeaseRow,

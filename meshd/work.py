@@ -29,11 +29,15 @@ from scheduler.executor import Executor
 from scheduler.explainer import Explainer
 from scheduler.forwarding import ForwardDue, Forwarding
 from scheduler.held_leases import HeldLeaseEnds, ProgressDue
+from scheduler.histories import GatheringDue, Histories
+from scheduler.history import HISTORY_ROW, History, HistoryDue, HistoryRow
 from scheduler.lease_history import LEASE_ROW, LeaseRow
 from scheduler.leases import GrantedLeaseEnds, LeaseBook
 from scheduler.outcomes import DeadlineDue
 from scheduler.placement import Placements
+from scheduler.references import resolve
 from scheduler.register import DecisionDurable
+from scheduler.replication import ReplicaDurable
 from scheduler.results import RESULT_ROW, ResultRetry, ResultRow, ResultsTick
 from scheduler.selection import Candidate, Sampler
 from scheduler.spot_checks import SpotChecks
@@ -50,9 +54,10 @@ from scheduler.submission import BatchDurable, sketch
 from scheduler.verification import DecisionTick
 from scheduler.waiting import PlacementReview
 from telemetry.sample import Sample
-from wire.answers import WhyView
-from wire.commands import Plan, Submit
-from wire.effects import Answer, Effect
+from wire.answers import Refused, WhyView
+from wire.commands import GetHistory, Plan, Submit
+from wire.effects import Answer, Effect, Send
+from wire.errors import MalformedId
 from wire.events import (
     AskedNoMore,
     Event,
@@ -65,7 +70,7 @@ from wire.events import (
     Loaded,
     WallClockRead,
 )
-from wire.ids import MeshId, PeerId, StoreId
+from wire.ids import BatchId, MeshId, PeerId, StoreId, task_id_from_text
 from wire.membership import Genesis, Role
 from wire.messages import (
     BatchGiven,
@@ -77,6 +82,7 @@ from wire.messages import (
     OfferAccepted,
     OfferRejected,
     OfferReleased,
+    Question,
     ResultsOffered,
     Settled,
     StewardMessage,
@@ -84,6 +90,7 @@ from wire.messages import (
     TaskEnquiry,
 )
 from wire.signed import Signed, Signer
+from wire.tasks import task_id_of
 
 # A core that hashes a thousand blocks of 64 KiB a second, a small board's, has the speed 1.
 BLOCKS_PER_SPEED = 1_024
@@ -111,6 +118,15 @@ class Work:
         self._device = device
         self._neighbours = neighbours
         self._is_begun = False
+        self.history = History(wall_us=device.wall_us)
+        self.histories = Histories(
+            own=neighbours.own,
+            history=self.history,
+            candidates=self._candidates,
+            is_linked=neighbours.links.__contains__,
+            reach=self._reach,
+            name_of=neighbours.name_of,
+        )
         self.executor = Executor(
             signer=signer,
             mesh=mesh,
@@ -182,6 +198,7 @@ class Work:
             reach=self._reach,
         )
         self._is_begun = True
+        self.history.on_restarted(rows.keyed(HISTORY_ROW, HistoryRow))
         return [
             *self.executor.on_restarted(rows.keyed(RESULT_ROW, ResultRow)),
             *self.steward.on_restarted(
@@ -203,9 +220,12 @@ class Work:
     def on_event(self, event: Event) -> list[Effect] | None:
         """Return what to do about an event that is about work."""
         match event:
-            case Executed():
+            case Executed(run=run, status=status):
+                self.history.note(run.batch, "ran", (run.index,), detail=str(status))
                 return self.executor.on_executed(event, now_us=self._device.now_us)
-            case ExecutionFailed():
+            case ExecutionFailed(run, reason, detail):
+                text = f"{reason}: {detail}"
+                self.history.note(run.batch, "run_failed", (run.index,), detail=text)
                 return self.executor.on_execution_failed(event, now_us=self._device.now_us)
             case Fetched():
                 return self.steward.on_fetched(event) + self.forwarding.on_fetched(event)
@@ -214,6 +234,7 @@ class Work:
                 return effects + self.forwarding.on_fetched(event)
             case Loaded():
                 told = self.forwarding.redirected(self.enquiries.on_loaded(event))
+                told += self.histories.on_loaded(event)
                 return told + self.steward.on_loaded(event)
             case LinkUp(peer=peer):
                 return [*self.executor.on_link_up(peer), *self.steward.on_link_up(peer)]
@@ -224,6 +245,7 @@ class Work:
             case AskedNoMore(request):
                 self.enquiries.on_asked_no_more(request)
                 self.forwarding.on_asked_no_more(request)
+                self.histories.on_asked_no_more(request)
                 return []
             case _:
                 return None
@@ -247,10 +269,13 @@ class Work:
             case OfferReleased():
                 return self.executor.on_offer_released(peer, message)
             case LeaseGranted():
-                return self.executor.on_lease_granted(peer, message, now_us=now_us)
+                return self._on_lease_granted(peer, message)
             case LeaseProgress():
                 return self.steward.on_lease_progress(peer, message, now_us=now_us)
             case LeaseEnded():
+                self._note(
+                    message.lease.batch, "lease_ended", message.indices, peer, message.reason
+                )
                 # Both sides may end a lease; each side knows only those it has.
                 return [
                     *self.executor.on_lease_ended(peer, message, now_us=now_us),
@@ -258,12 +283,16 @@ class Work:
                 ]
             case ResultsOffered():
                 return self.steward.on_results_offered(peer, message, now_us=now_us)
-            case Settled():
+            case Settled(batch=batch, outcomes=outcomes):
+                self._note(batch, "outcome_heard", tuple(outcomes), peer)
                 return self.executor.on_settled(peer, message)
+            case TaskEnquiry(question=Question.HISTORY):
+                return self.histories.on_enquiry(peer, message)
             case TaskEnquiry():
                 return self.forwarding.on_enquiry(peer, message)
             case TaskAnswer():
-                return self.forwarding.on_answer(peer, message)
+                told = self.histories.on_answer(peer, message)
+                return told + self.forwarding.on_answer(peer, message)
             case message if isinstance(message, StewardMessage):
                 return self.steward.on_steward_message(peer, message, now_us=now_us)
             case _:
@@ -271,8 +300,13 @@ class Work:
 
     def on_timer(self, key: Hashable) -> list[Effect] | None:
         """Return what to do about a timer of these cores."""
-        if isinstance(key, ForwardDue):
-            return self.forwarding.on_due(key)
+        match key:
+            case ForwardDue():
+                return self.forwarding.on_due(key)
+            case GatheringDue():
+                return self.histories.on_due(key)
+            case HistoryDue():
+                return self.history.on_due()
         effects = self._on_executor_timer(key)
         return self._on_steward_timer(key) if effects is None else effects
 
@@ -321,6 +355,18 @@ class Work:
             return answer("", [])
         return self._neighbours.lookups.find(plan.requirements, via="any", then=answer)
 
+    def on_history_asked(self, request: int, command: GetHistory) -> list[Effect]:
+        """Gather what happened to a task: of one that is not known here the whole id is needed."""
+        try:
+            task = task_id_from_text(command.task)
+        except MalformedId:
+            found = resolve(self.steward.batches, command.task)
+            if isinstance(found, Refused):
+                return [Answer(request, found)]
+            batch, index = found
+            task = task_id_of(batch.contract, index)
+        return self.histories.on_asked(request, task)
+
     # --- details ----------------------------------------------------------------------------
 
     def _on_executor_timer(self, key: Hashable) -> list[Effect] | None:
@@ -346,7 +392,8 @@ class Work:
                 return self.steward.on_round_durable(now_us=now_us)
             case EarlierLeasesEnd():
                 return self.steward.on_earlier_leases_end(now_us=now_us)
-            case BatchDurable():
+            case BatchDurable(batch=batch):
+                self.history.note(batch, "kept", ())
                 return self.steward.on_batch_durable(key, now_us=now_us)
             case PlacementReview():
                 return self.steward.on_placement_review(now_us=now_us)
@@ -362,6 +409,9 @@ class Work:
                 return self.steward.on_decision_durable(key, now_us=now_us)
             case DeadlineDue():
                 return self.steward.on_deadline_due(key)
+            case ReplicaDurable(batch=batch):
+                self.history.note(batch, "kept", ())
+                return self.steward.on_steward_timer(key, now_us=now_us)
             case key if isinstance(key, StewardTimer):
                 return self.steward.on_steward_timer(key, now_us=now_us)
             case _:
@@ -374,7 +424,28 @@ class Work:
         return self.steward.on_submit(request, submit)
 
     def _on_tasks_changed(self, batch: Batch, indices: Sequence[int]) -> list[Effect]:
+        self.history.on_changed(batch, indices)
         return self.enquiries.on_changed(batch, indices)
+
+    def _on_lease_granted(self, steward: PeerId, granted: LeaseGranted) -> list[Effect]:
+        effects = self.executor.on_lease_granted(steward, granted, now_us=self._device.now_us)
+        sent = [effect.message for effect in effects if isinstance(effect, Send)]
+        if any(isinstance(message, LeaseProgress) for message in sent):  # it took the lease
+            lease = granted.lease.body
+            self.history.note(lease.batch, "lease_held", lease.indices, peer=steward)
+        return effects
+
+    def _note(
+        self,
+        batch: BatchId,
+        kind: str,
+        indices: Sequence[int],
+        peer: PeerId,
+        detail: str = "",
+    ) -> None:
+        """Note what another device says of a batch that this one has to do with."""
+        if batch in self.steward.batches or self.history.knows(batch):
+            self.history.note(batch, kind, indices, peer=peer, detail=detail)
 
     def _why(self, batch: Batch, index: int) -> WhyView:
         return self.explainer.why(batch, index, now_us=self._device.now_us)

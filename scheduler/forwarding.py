@@ -13,6 +13,7 @@ from typing import TypeAlias
 import msgspec
 from msgspec.structs import replace
 
+from scheduler.answer_parts import AnswerParts, answer_parts
 from scheduler.enquiries import Enquiries, Enquiry
 from scheduler.selection import Candidate
 from wire.answers import Answer as AnswerValue
@@ -22,11 +23,10 @@ from wire.effects import Answer, Effect, Fetch, Send, SetTimer
 from wire.errors import MalformedId
 from wire.events import Fetched, FetchFailed
 from wire.ids import PeerId, TaskId, steward_short, task_id_from_text
-from wire.messages import ANSWER_PART_BYTES_MAX, Question, TaskAnswer, TaskEnquiry
+from wire.messages import Question, TaskAnswer, TaskEnquiry
 
 FORWARDED_MAX = 256
 ANSWERING_MAX = 256
-ANSWER_BYTES_MAX = 4 << 20
 TICK_US = 1_000_000
 SILENT_TICKS_MAX = 10
 FETCH_TICKS_MAX = 60
@@ -76,7 +76,7 @@ class _Forwarded:
     fallback: AnswerValue | None
     ticks: int = 0
     asked: list[PeerId] = field(default_factory=list)
-    received: dict[PeerId, bytearray] = field(default_factory=dict)
+    parts: AnswerParts = field(default_factory=AnswerParts)
     refused: Refused | None = None
     shown: TaskView | None = None
     result: ResultView | None = None  # whose output is being fetched
@@ -158,16 +158,11 @@ class Forwarding:
         one = self._open.get(answer.token)
         if one is None or peer not in one.asked:
             return []
-        received = one.received.setdefault(peer, bytearray())
-        if len(received) != answer.offset or answer.offset > ANSWER_BYTES_MAX:
-            one.received.pop(peer)
+        received = one.parts.take(peer, answer)
+        if received is None:
             return []
-        received += answer.body
-        if not answer.is_last:
-            return []
-        del one.received[peer]
         try:
-            told = _decode(bytes(received))
+            told = _decode(received)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             told = _NO_ANSWER
         if not isinstance(told, (Refused, _ANSWERS[_QUESTIONS[type(one.command)]])):
@@ -213,6 +208,8 @@ class Forwarding:
                 command = GetResult(task)
             case Question.RECEIPT:
                 command = GetReceipt(task, enquiry.with_digest_key)
+            case Question.HISTORY:
+                raise AssertionError("histories are told elsewhere")
         return self.redirected(self.enquiries.on_asked(-self._count, command))
 
     def redirected(self, effects: Iterable[Effect]) -> list[Effect]:
@@ -332,20 +329,7 @@ def _parts(asker: _Asker, value: AnswerValue) -> list[Effect]:
         value = replace(value, box=asker.box)
     if isinstance(value, ReceiptView) and value.box is not None:
         value = replace(value, box=asker.box)
-    body = msgspec.msgpack.encode(value)
-    starts = range(0, len(body), ANSWER_PART_BYTES_MAX)
-    return [
-        Send(
-            asker.peer,
-            TaskAnswer(
-                token=asker.token,
-                offset=start,
-                is_last=start == starts[-1],
-                body=body[start : start + ANSWER_PART_BYTES_MAX],
-            ),
-        )
-        for start in starts
-    ]
+    return answer_parts(asker.peer, asker.token, value)
 
 
 def _refused(code: RefusalCode, message: str, hint: str | None) -> Refused:

@@ -279,6 +279,34 @@ class WhyView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="why"):
     devices: list[DeviceReason]
 
 
+class TaskEventView(Struct, frozen=True, kw_only=True):
+    """Something that happened to a task, as the device it happened on tells."""
+
+    wall_us: int | None  # of that device's clock
+    device: str
+    device_name: str
+    kind: str  # a state of the task at its steward; or kept, lease_held, ran, ... (docs/cli.md)
+    peer: str | None  # who else had to do with it
+    peer_name: str | None
+    detail: str | None
+
+
+class SilentDevice(Struct, frozen=True, kw_only=True):
+    """A device that may know more of a task and was not heard."""
+
+    id: str
+    name: str
+    state: str  # linked, not_linked, dead, left, unknown
+
+
+class HistoryView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="history"):
+    """A task's life from all devices that told, by their clocks; `silent` did not."""
+
+    task: str
+    events: list[TaskEventView]
+    silent: list[SilentDevice]
+
+
 class ResultView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="result"):
     """Where a task's output is; the shell opens it with the key in `box` and sends the bytes."""
 
@@ -333,6 +361,7 @@ Answer: TypeAlias = (
     | TaskList
     | PlanView
     | WhyView
+    | HistoryView
     | ResultView
     | ReceiptView
     | Refused

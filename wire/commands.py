@@ -148,6 +148,12 @@ class WhyTask(Struct, frozen=True, tag_field="command", tag="why"):
     task: Reference
 
 
+class GetHistory(Struct, frozen=True, tag_field="command", tag="history"):
+    """What happened to a task, on all devices that touched it. Answered by `HistoryView`."""
+
+    task: Reference
+
+
 class WaitTask(Struct, frozen=True, tag_field="command", tag="wait"):
     """Follow a task: a `TaskView` at every change, the last when it is decided."""
 
@@ -192,6 +198,7 @@ Command: TypeAlias = (
     | ListTasks
     | GetTask
     | WhyTask
+    | GetHistory
     | WaitTask
     | WaitBatch
     | GetResult

@@ -549,6 +549,7 @@ class Question(enum.StrEnum):
     WHY = "why"
     RESULT = "result"
     RECEIPT = "receipt"
+    HISTORY = "history"
 
 
 class TaskEnquiry(Struct, frozen=True, kw_only=True):

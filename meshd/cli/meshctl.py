@@ -12,6 +12,7 @@ from meshd.cli.completion import completion_of
 from meshd.cli.explaining import plan, why
 from meshd.cli.further import OpenGroup
 from meshd.cli.grammar import examples, obey_pipes
+from meshd.cli.history import history
 from meshd.cli.mapping import map_
 from meshd.cli.mesh import find, invite, peer, peers, status
 from meshd.cli.receipts import receipt, verify
@@ -53,6 +54,7 @@ for _command in (
     tasks,
     task,
     why,
+    history,
     wait,
     result,
     cancel,

@@ -63,6 +63,11 @@ def test_any_device_answers_for_a_task_and_only_readers_have_its_output(
     assert stranger.wait(task)["outcome"] == "result"
     assert_proven(stranger, task)
     assert stranger.ask("why", task=task)["told_by"] in accepted["stewards"]
+    life = stranger.ask("history", task=task)
+    told = {(one["device"], one["kind"]) for one in life["events"]}
+    assert {(steward, "kept") for steward in accepted["stewards"]} <= told
+    assert (stranger.task(task)["executor"], "ran") in told
+    assert life["silent"] == []
 
     (secret,) = first.client.submit(example("faults/echo"), inputs()[:1], durability="mesh")[
         "tasks"

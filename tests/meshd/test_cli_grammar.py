@@ -54,7 +54,7 @@ def home(node: ScriptedNode, tmp_path: Path) -> Iterator[Path]:
 def test_the_commands_are_those_that_were_promised() -> None:
     promised = (
         "status peers peer find invite remove recovery-key rekey submit map plan tasks task why"
-        " wait result cancel receipt verify completion"
+        " history wait result cancel receipt verify completion"
     )
     assert sorted(meshctl.commands) == sorted(promised.split())
     assert sorted(meshd.commands) == ["completion", "start", "stop", "version"]

@@ -36,6 +36,7 @@ SHELLS = frozenset(
         "meshd.cli.following",
         "meshd.cli.further",
         "meshd.cli.grammar",
+        "meshd.cli.history",
         "meshd.cli.jobfile",
         "meshd.cli.map_items",
         "meshd.cli.map_progress",
