@@ -149,7 +149,7 @@ class Succession:
     ) -> list[Effect]:
         """Give the batch to those who agreed to keep it."""
         batch, plan = self.office.batch(batch_id), self._plans.get(batch_id)
-        if batch is None or plan is None or not batch.is_leading:
+        if batch is None or plan is None or batch.is_decided or not batch.is_leading:
             return self._on_nobody(batch_id)
         own = self.office.named
         plan.stewards = (own, *(one for one in staying if one != own), *joining)

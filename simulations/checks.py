@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar, cast
 
 from p2p.observations import Slot
-from scheduler.batch import DecisionRow
+from scheduler.batch import DecisionRow, PromiseRow
 from scheduler.receipt import receipt_to_file, verify_receipt
 from scheduler.states import TRANSITIONS, TaskState
 from simulations.budget import Budget
@@ -30,7 +30,15 @@ from wire.codec import Decoder
 from wire.effects import Effect, Row, RunId
 from wire.events import Event
 from wire.ids import BatchId, PeerId, StoreId, TaskId, task_id_from_text
-from wire.messages import LeaseGranted, Message, OfferAccepted, ReceiptGiven, RecordsGiven, Settled
+from wire.messages import (
+    LeaseGranted,
+    Message,
+    OfferAccepted,
+    Promised,
+    ReceiptGiven,
+    RecordsGiven,
+    Settled,
+)
 from wire.records import Record, RecordKind, decode_observations
 from wire.signed import Signed, SignedBody, Verifier, signing_bytes
 from wire.tasks import (
@@ -46,7 +54,7 @@ from wire.tasks import (
 
 BREAKER_MILLICELSIUS = 85_000
 
-_CHECKED_MESSAGES = (OfferAccepted, LeaseGranted, Settled, ReceiptGiven, RecordsGiven)
+_CHECKED_MESSAGES = (OfferAccepted, Promised, LeaseGranted, Settled, ReceiptGiven, RecordsGiven)
 
 _Body = TypeVar("_Body", bound=SignedBody)
 
@@ -87,6 +95,7 @@ class Checks:
         self._members_count = members_count  # as many devices as a directory holds
         self._started_us: dict[PeerId, int] = {}
         self._receipts = Decoder(Receipt, verifier)
+        self._promises: dict[tuple[StoreId, BatchId], Epoch] = {}
         self._kept: set[tuple[StoreId, BatchId]] = set()
         self._leases: dict[tuple[PeerId, StoreId, BatchId, Epoch, int], bytes] = {}
         self._runs: dict[PeerId, set[RunId]] = {}
@@ -160,6 +169,8 @@ class Checks:
         for contract in _signed(row.value, Contract):
             self.register.add_contract(contract)
             self._kept.add((host.disk.store, batch_id_of(contract)))
+        if isinstance(row.value, PromiseRow):
+            self._promises[host.disk.store, BatchId(row.key)] = row.value.epoch
         if isinstance(row.value, DecisionRow) and row.value.stewards:
             self.register.add_stewards(row.value.stewards)
         for vote in _signed(row.value, Vote):
@@ -202,12 +213,15 @@ class Checks:
         if vote.signer != host.peer:
             return
         self.looked["S8"] += 1
-        if vote.body.store != host.disk.store and self.register.has_counted(vote):
-            return  # its store of before gave it, and others have told it
+        if self.register.has_counted(vote):
+            return  # it was given before, perhaps by the store of before, and is kept again
         if vote.body.store != host.disk.store:
             raise InvariantBroken(f"S8: {host.device.name} votes as a store that it lost")
         if (host.disk.store, vote.body.batch) not in self._kept:
             raise InvariantBroken(f"S8: {host.device.name} votes on a batch that it does not keep")
+        promised = self._promises.get((host.disk.store, vote.body.batch))
+        if promised is not None and vote.body.epoch < promised:
+            raise InvariantBroken(f"S8: {host.device.name} votes in {vote.body.epoch}: {promised}")
 
     # What is told to other devices.
 
@@ -223,10 +237,21 @@ class Checks:
                         self._check_outcome(host, batch, index, outcome.kind)
             case ReceiptGiven(receipt=receipt):
                 self._check_receipt(host, receipt)
+            case Promised(batch=batch, epoch=epoch):
+                self._check_promise(host, batch, epoch)
             case RecordsGiven(records=records):
                 for record in records:
                     if record.body.kind == RecordKind.OBSERVATIONS:
                         self._check_observations(host, record)
+
+    def _check_promise(self, host: SimulatedHost, batch: BatchId, epoch: Epoch) -> None:
+        """S8: a promise is durable before it is told."""
+        self.looked["S8"] += 1
+        promised = self._promises.get((host.disk.store, batch))
+        if promised is None or promised < epoch:
+            raise InvariantBroken(
+                f"S8: {host.device.name} promises {epoch}, and {promised} is kept"
+            )
 
     def _check_observations(self, host: SimulatedHost, record: Signed[Record]) -> None:
         """S10: who observed signs it, and what one store counted never falls."""

@@ -29,6 +29,7 @@ from scheduler.agreement import Ruling, Tally
 from scheduler.batch import (
     BATCH_ROW,
     DECISION_ROW,
+    PROMISE_ROW,
     Batch,
     BatchRow,
     DecisionRow,
@@ -44,6 +45,7 @@ from scheduler.register import DecisionDurable, Register
 from scheduler.reputation import MEASUREMENT_ROW
 from scheduler.steward import RoundRow, Steward
 from scheduler.submission import BatchDurable, Submissions
+from scheduler.succession import Succession
 from simulations import contents
 from simulations.budget import Budget
 from simulations.device import HostSettings
@@ -64,7 +66,7 @@ from simulations.steps import (
 from telemetry import Breaker, Measured, Sample
 from wire.effects import Effect, Persist, Row, Send, SetTimer
 from wire.ids import PeerId
-from wire.messages import Heartbeat, HeartbeatAcknowledged
+from wire.messages import Heartbeat, HeartbeatAcknowledged, Proposed
 from wire.tasks import Durability, ProvenResult, Result
 
 SUBMITTER = 1
@@ -183,6 +185,39 @@ def _stays_in_its_epoch() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _forgets_its_promise() -> Iterator[None]:
+    """Vote for whatever is proposed, also in an epoch below the one that was promised."""
+    original = Proposals.on_proposed
+
+    def on_proposed(proposals: Proposals, peer: PeerId, message: Proposed) -> list[Effect]:
+        vote = message.votes[0].body
+        kept = proposals.office.batch(vote.batch)
+        if kept is not None:
+            kept.acceptor.promised = min(kept.acceptor.promised, vote.epoch)
+        return original(proposals, peer, message)
+
+    with mock.patch.object(Proposals, "on_proposed", on_proposed):
+        yield
+
+
+@contextmanager
+def _moves_alone() -> Iterator[None]:
+    """Act on a move that this device has voted for, and nobody else."""
+    original = Succession._propose
+
+    def propose(succession: Succession, kept: Batch) -> list[Effect]:
+        effects = original(succession, kept)
+        rows = [row.value for one in effects if isinstance(one, Persist) for row in one.rows]
+        for row in rows:
+            if isinstance(row, DecisionRow) and row.is_move:
+                effects += succession.on_moved(row, now_us=succession._now_us)
+        return effects
+
+    with mock.patch.object(Succession, "_propose", propose):
+        yield
+
+
 def _feels_no_heat() -> AbstractContextManager[object]:
     """Work however hot a device is, one's own or another."""
     original = Breaker.on_readings
@@ -259,6 +294,21 @@ def _submitter_burns(seed: int) -> Plan:
     burns = Crash(at_us=SUBMIT_US + US_PER_S, who=SUBMITTER, disk=DiskFate.LOSE_ALL)
     kept = Submit(at_us=SUBMIT_US, node=SUBMITTER, count=8, work_us=WORK_US, durability=MESH)
     return _plan(seed, node_count=5, roles={}, steps=(kept, burns))
+
+
+def _steward_burns(seed: int) -> Plan:
+    """A steward is gone for so long that it is replaced, while there is more than enough to do."""
+    kept = Submit(at_us=SUBMIT_US, node=SUBMITTER, count=24, work_us=4 * WORK_US, durability=MESH)
+    burns = Crash(at_us=SUBMIT_US + 7 * US_PER_S, who=SUBMITTER, disk=DiskFate.LOSE_ALL)
+    host = HostSettings(steward_gone_us=6 * US_PER_S, workers_count=1)
+    return _plan(seed, node_count=6, roles={}, steps=(kept, burns), host=host)
+
+
+def _cut_off_and_back(seed: int) -> Plan:
+    """A leader that was followed while it was cut off is back, with results of its own."""
+    kept = Submit(at_us=SUBMIT_US, node=SUBMITTER, count=8, work_us=5 * WORK_US, durability=MESH)
+    split = Split(at_us=SUBMIT_US + US_PER_S, groups=((SUBMITTER,),), for_us=25 * US_PER_S)
+    return _plan(seed, node_count=5, roles={}, steps=(kept, split))
 
 
 def _executor_burns(seed: int) -> Plan:
@@ -461,6 +511,24 @@ MUTANTS = (
         plan=_submitter_burns,
         plant=_instead(Leadership, "prepare", _always([])),
         found_by=("not within 60 s: L2",),
+    ),
+    Mutant(
+        name="promises what it does not write",
+        plan=_submitter_burns,
+        blueprint=partial(planted, never_writes(PROMISE_ROW)),
+        found_by=("S8",),
+    ),
+    Mutant(
+        name="votes in an epoch below its promise",
+        plan=_cut_off_and_back,
+        plant=_forgets_its_promise,
+        found_by=("S8", "S2"),
+    ),
+    Mutant(
+        name="moves to other stewards by its own vote alone",
+        plan=_steward_burns,
+        plant=_moves_alone,
+        found_by=("S8", "S2", "S3", "S11"),
     ),
     Mutant(
         name="accepts for three stewards what it alone keeps",
