@@ -112,7 +112,7 @@ def main() -> None:
     )
     parser.add_argument("--nodes", type=int, default=20)
     parser.add_argument("--tasks", type=int, default=100, help="of each device's batch")
-    parser.add_argument("--seconds", type=int, default=300, help="in which devices are killed")
+    parser.add_argument("--seconds", type=int, default=420, help="in which devices are killed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     options = parser.parse_args()
     collect_seldom()

@@ -153,6 +153,7 @@ class TaskProgress:
     engaged: frozenset[PeerId] = frozenset()
     comparison: Comparison | None = None  # of the results that are here, where one does not suffice
     decided: Decided | None = None
+    is_hedged: bool = False  # one more device is wanted than its terms say
     is_placing: bool = False
     is_deciding: bool = False
     placed: Placement | None = None  # the offer that led to the lease it has
@@ -352,11 +353,21 @@ class Batch:
         self.progress[index].runs_wanted = count
         self._note(index)
 
+    def hedge(self, index: int) -> None:
+        """Note that a second device is wanted for a task that takes long."""
+        self.progress[index].is_hedged = True
+        self.want_runs(index, self.progress[index].runs_wanted + 1)
+
+    def hedge_no_more(self, index: int) -> None:
+        """Note that one of the two devices gave up, so the other one is enough."""
+        self.progress[index].is_hedged = False
+        self.want_runs(index, self.progress[index].runs_wanted - 1)
+
     def start_over(self, index: int) -> None:
         """Forget who is at a task and what came out: another steward leads it."""
         task = self.progress[index]
         task.engaged, task.comparison = frozenset(), None
-        task.runs_wanted = self.contract.body.replicas
+        task.runs_wanted, task.is_hedged = self.contract.body.replicas, False
         self._note(index)
 
     def place(self, indices: Iterable[int]) -> None:

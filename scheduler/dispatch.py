@@ -269,7 +269,7 @@ class Dispatch:
         for index in batch.waiting():
             task = batch.progress[index]
             said = task.said(text)
-            if task.reason != said:
+            if task.reason != said and not task.is_hedged:  # which is running
                 task.reason = said
                 effects += self.office.on_changed(batch, (index,))
         return effects

@@ -30,6 +30,7 @@ class Granted:
     executor: PeerId
     indices: set[int]
     expires_us: int
+    granted_us: int
     is_started: bool = False
 
 
@@ -60,9 +61,16 @@ class LeaseBook:
         for place in places:
             self._by_task.setdefault(place, {})[executor] = lease
         self._granted[lease] = Granted(
-            executor=executor, indices=set(indices), expires_us=now_us + self.lease_us
+            executor=executor,
+            indices=set(indices),
+            expires_us=now_us + self.lease_us,
+            granted_us=now_us,
         )
         return [SetTimer(GrantedLeaseEnds(lease), self.lease_us)]
+
+    def all(self) -> list[tuple[LeaseRef, Granted]]:
+        """Return all leases that are out, the first to be given first."""
+        return list(self._granted.items())
 
     def under(self, lease: LeaseRef) -> Granted | None:
         """Return the lease if it is out."""

@@ -7,9 +7,10 @@ it let run out. A lease that ends because a task is decided elsewhere shows noth
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.batch import Batch, TaskProgress
+from scheduler.hedging import Hedging
 from scheduler.lease_history import DONE
 from scheduler.leases import Granted, GrantedLeaseEnds, LeaseBook
 from scheduler.register import Register
@@ -44,6 +45,11 @@ class Leasing:
     waiting: WaitingBatches
     standings: Standings
     leases: LeaseBook
+    hedging: Hedging = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Hedge what is leased."""
+        self.hedging = Hedging(office=self.office, waiting=self.waiting, leases=self.leases)
 
     def grant(
         self, offer: int, batch: Batch, executor: PeerId, indices: tuple[int, ...], *, now_us: int
@@ -166,6 +172,9 @@ class Leasing:
         for index in ended:
             self.disengage(batch, index, granted.executor)
             task = batch.progress[index]
+            if task.is_hedged and task.comparison is None:
+                batch.hedge_no_more(index)
+                self.hedging.on_over(batch, (index,), now_us=now_us)
             if task.lacks_runs:  # else another device's result is here, or it is decided
                 text = task.said(f"waiting for a device again: {reason}")
                 batch.move(index, TaskEvent.LEASE_OVER, text)
@@ -249,6 +258,7 @@ class Leasing:
                 effects += self.over_without_proof(granted.executor, ref, now_us=now_us)
             if task.decided is not None:
                 continue
+            self.hedging.on_over(batch, (index,), now_us=now_us)
             batch.start_over(index)
             if task.state in (TaskState.VERIFYING, TaskState.DISPUTED):
                 batch.move(index, TaskEvent.RESULT_REFUSED)

@@ -115,6 +115,7 @@ class Outcomes:
             if batch.is_leading:
                 settled = Settled(batch=batch.batch, outcomes={**row.outcomes})
                 effects += [Send(peer, settled) for peer in sorted({lease.executor, *ran})]
+        self.leasing.hedging.on_over(batch, fresh, now_us=now_us)
         effects += self.comparing.on_decided(batch.batch, fresh, now_us=now_us)
         effects += self.register.prune(batch)
         effects += self.leasing.call_off(batch, fresh, now_us=now_us)

@@ -18,6 +18,7 @@ from scheduler.batch import Batch, BatchRow, DecisionRow, PromiseRow
 from scheduler.comparing import Comparing, PatienceOver
 from scheduler.convening import Colleague, ConveneDue, Convening
 from scheduler.dispatch import Dispatch, OfferUnanswered
+from scheduler.hedging import HedgeDue
 from scheduler.keeping import forgotten_batch, kept_batch, offered_blobs
 from scheduler.leadership import (
     Leadership,
@@ -85,6 +86,7 @@ StewardTimer: TypeAlias = (
     | ConveneDue
     | UnconfirmedDue
     | GiveAgain
+    | HedgeDue
     | ReplicaDurable
     | ProposalRetry
     | PromiseDurable
@@ -412,6 +414,8 @@ class Steward:
                 return self._leadership.on_takeover_due(key, now_us=now_us)
             case OutcomesDue():
                 return self._leadership.on_outcomes_due()
+            case HedgeDue():
+                return self._leasing.hedging.on_due(now_us=now_us)
             case AbsenceReview():
                 return self._succession.on_review(now_us=now_us)
 
@@ -453,7 +457,8 @@ class Steward:
         self, executor: PeerId, progress: LeaseProgress, *, now_us: int
     ) -> list[Effect]:
         """An executor works on."""
-        return self._leasing.on_progress(executor, progress, now_us=now_us)
+        effects = self._leasing.on_progress(executor, progress, now_us=now_us)
+        return effects + self._leasing.hedging.watch()
 
     def on_granted_lease_ends(self, ends: GrantedLeaseEnds, *, now_us: int) -> list[Effect]:
         """An executor may have been silent for a whole lease."""

@@ -169,6 +169,8 @@ class Verification:
                     one.ref, granted, (result.index,), fault, ProbeEnd.DEVICE_FAILED, now_us=now_us
                 )
             return effects
+        if granted is not None and result.index in granted.indices:
+            self.leasing.hedging.on_result(batch, result, granted, now_us=now_us)
         # The work under this lease is done, so it cannot run out while its result is checked.
         self.leasing.end_task(one.ref, result.index)
         is_unusable = (task.unusable or {}).get(one.ref, 0) >= UNUSABLE_MAX
