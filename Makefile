@@ -19,7 +19,7 @@ INTEROP_STAMP := tests/interop/node_modules/.setup-done
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup install system check format test test-interop test-netns swarm mutants digests bench-sim bench-membership bench-agents bench-hostile bench-herd bench-churn demo lock clean
+.PHONY: help setup install system check format test test-interop test-netns soak swarm mutants digests bench-sim bench-membership bench-agents bench-hostile bench-herd bench-churn demo lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,9 @@ test-interop: $(STAMP) $(INTEROP_STAMP)  ## Run the tests against js-libp2p only
 
 test-netns: $(STAMP)  ## Split, move and slow real daemons in network namespaces (root; ten minutes)
 	$(RUN) pytest tests/netns -m netns
+
+soak: $(STAMP)  ## Kill, freeze and split five working daemons for ten minutes; nothing may be lost or done twice (SECONDS=, SEED=)
+	PYTHONPATH=tests $(RUN) soak $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 $(INTEROP_STAMP): $(INTEROP_LOCK)
 	npm ci --prefix tests/interop --no-audit --no-fund
