@@ -48,6 +48,7 @@ _IN_FILES = (
     "datagrams",
     "lying-executor",
     "equivocating-log",
+    "sybil-flood",
     "dht-poisoned",
     "cancel",
 )

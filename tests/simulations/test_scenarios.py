@@ -51,6 +51,7 @@ ASKED_FOR = (
     "slow-and-lossy-wan",
     "lying-executor",
     "equivocating-log",
+    "sybil-flood",
 )
 
 # Those in which not everything that is asked for is done: by a lost or full disk, a cancellation,
@@ -206,7 +207,14 @@ def test_all_that_a_scenario_is_about_happens_in_it(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["dht-poisoned", "equivocating-log", "gray-executor", "lying-executor", "thermal-ramp"],
+    [
+        "dht-poisoned",
+        "equivocating-log",
+        "gray-executor",
+        "lying-executor",
+        "sybil-flood",
+        "thermal-ramp",
+    ],
 )
 def test_a_scenario_of_lies_or_ailments_names_what_it_shows(name: str) -> None:
     assert scenario(name).plan(0).expect.sometimes
