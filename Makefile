@@ -19,7 +19,7 @@ INTEROP_STAMP := tests/interop/node_modules/.setup-done
 LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup install system check format test test-interop test-netns soak swarm mutants digests bench-sim bench-membership bench-agents bench-hostile bench-herd bench-churn demo lock clean
+.PHONY: help setup install system check format test test-interop test-netns soak swarm mutants digests bench-sim bench-membership bench-agents bench-hostile bench-herd bench-churn bench-liars demo lock clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -82,6 +82,9 @@ bench-agents: $(STAMP) build/serf/usr/bin/serf  ## Compare real daemons with Ser
 
 bench-hostile: $(STAMP)  ## Attack a real daemon in each way for a minute; print what an honest member noticed
 	PYTHONPATH=tests $(RUN) benchmarks.hostile
+
+bench-liars: $(STAMP)  ## Let a fifth of a hundred devices conspire for a million tasks, and draw the curve of the floor (QUICK=1: less)
+	$(RUN) benchmarks.liars $(if $(QUICK),--tasks 100000,--picture docs/pictures/spot-checks.svg)
 
 bench-herd: $(STAMP)  ## Place tasks among a thousand devices on fresh and on stale state (half an hour; QUICK=1: 200)
 	$(RUN) benchmarks.herd $(if $(QUICK),--nodes 200 --seconds 20)

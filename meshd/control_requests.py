@@ -23,6 +23,7 @@ from wire.commands import (
     Invite,
     ListPeers,
     ListTasks,
+    PardonDevice,
     Plan,
     Reference,
     Rekey,
@@ -135,6 +136,7 @@ Request: TypeAlias = (
     | GetResult
     | CancelTask
     | GetReceipt
+    | PardonDevice
     | Remove
     | Rekey
     | RevealRecoveryKey

@@ -32,6 +32,7 @@ from wire.commands import (
     GetStatus,
     Invite,
     ListPeers,
+    PardonDevice,
     Plan,
     Rekey,
     Remove,
@@ -350,6 +351,11 @@ class MeshNode:
                 if isinstance(subject, Refused):
                     return [Answer(request, subject)]
                 return self._neighbours.on_remove(request, command, subject)
+            case PardonDevice(peer=reference):
+                found = self._views.resolve(reference)
+                if isinstance(found, Refused):
+                    return [Answer(request, found)]
+                return self._work.convictions.on_pardon(request, found.peer, found.name)
             case Rekey():
                 return self._neighbours.network_keys.on_rekey(request, now_us=now_us)
             case Submit():

@@ -19,6 +19,7 @@ from scheduler.batch import (
     DecisionRow,
     PromiseRow,
 )
+from scheduler.convictions import CONVICTION_ROW, PARDON_ROW, ConvictionRow, PardonRow
 from scheduler.history import HISTORY_ROW, HistoryRow
 from scheduler.lease_history import LEASE_ROW, LeaseRow
 from scheduler.reputation import AGE_ROW, MEASUREMENT_ROW, AgeRow
@@ -31,6 +32,7 @@ ROW_KINDS: dict[str, type[Struct]] = {
     ADDRESS_ROW: AddressRow,
     AGE_ROW: AgeRow,
     BATCH_ROW: BatchRow,
+    CONVICTION_ROW: ConvictionRow,
     DECISION_ROW: DecisionRow,
     HISTORY_ROW: HistoryRow,
     INCARNATION_ROW: IncarnationRow,
@@ -38,6 +40,7 @@ ROW_KINDS: dict[str, type[Struct]] = {
     LEASE_ROW: LeaseRow,
     MEASUREMENT_ROW: MeasurementRecord,
     NETWORK_KEY_ROW: NetworkKeyRow,
+    PARDON_ROW: PardonRow,
     PROMISE_ROW: PromiseRow,
     REMOVAL_ROW: RemovalRow,
     RESULT_ROW: ResultRow,

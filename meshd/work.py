@@ -23,6 +23,14 @@ from scheduler.batch import (
 )
 from scheduler.comparing import PatienceOver
 from scheduler.convening import Colleague
+from scheduler.convictions import (
+    CONVICTION_ROW,
+    PARDON_ROW,
+    ConvictionDurable,
+    ConvictionRow,
+    Convictions,
+    PardonRow,
+)
 from scheduler.dispatch import OfferUnanswered
 from scheduler.enquiries import Enquiries
 from scheduler.executor import Executor
@@ -74,6 +82,8 @@ from wire.ids import BatchId, MeshId, PeerId, StoreId, task_id_from_text
 from wire.membership import Genesis, Role
 from wire.messages import (
     BatchGiven,
+    ConvictionGiven,
+    ConvictionsHeld,
     LeaseEnded,
     LeaseGranted,
     LeaseProgress,
@@ -82,6 +92,7 @@ from wire.messages import (
     OfferAccepted,
     OfferRejected,
     OfferReleased,
+    PardonGiven,
     Question,
     ResultsOffered,
     Settled,
@@ -127,6 +138,12 @@ class Work:
             reach=self._reach,
             name_of=neighbours.name_of,
         )
+        self.convictions = Convictions(
+            signer=signer,
+            mesh=mesh,
+            may=neighbours.may,
+            linked=lambda: sorted(neighbours.links),
+        )
         self.executor = Executor(
             signer=signer,
             mesh=mesh,
@@ -154,7 +171,7 @@ class Work:
             mesh=self._mesh,
             store=store,
             engine_profile=settings.engine_profile,
-            may=neighbours.may,
+            may=self._may,
             chain_of=neighbours.chain_of,
             wall_us=self._device.wall_us,
             on_changed=self._on_tasks_changed,
@@ -181,6 +198,7 @@ class Work:
                 floor_permille=settings.spot_check_floor_permille,
                 is_enabled=settings.spot_checks,
             ),
+            convict=self.convictions.on_found,
         )
         self.enquiries = Enquiries(
             own=neighbours.own,
@@ -199,6 +217,9 @@ class Work:
         )
         self._is_begun = True
         self.history.on_restarted(rows.keyed(HISTORY_ROW, HistoryRow))
+        self.convictions.on_restarted(
+            rows.values(CONVICTION_ROW, ConvictionRow), rows.values(PARDON_ROW, PardonRow)
+        )
         return [
             *self.executor.on_restarted(rows.keyed(RESULT_ROW, ResultRow)),
             *self.steward.on_restarted(
@@ -237,7 +258,11 @@ class Work:
                 told += self.histories.on_loaded(event)
                 return told + self.steward.on_loaded(event)
             case LinkUp(peer=peer):
-                return [*self.executor.on_link_up(peer), *self.steward.on_link_up(peer)]
+                return [
+                    *self.executor.on_link_up(peer),
+                    *self.steward.on_link_up(peer),
+                    *self.convictions.on_link_up(peer),
+                ]
             case LinkDown(peer=peer):
                 return self.steward.on_link_down(peer)
             case WallClockRead():
@@ -293,6 +318,11 @@ class Work:
             case TaskAnswer():
                 told = self.histories.on_answer(peer, message)
                 return told + self.forwarding.on_answer(peer, message)
+            case ConvictionGiven(conviction=conviction):
+                self._neighbours.introduce(conviction.chains)
+                return self.convictions.on_message(peer, message)
+            case ConvictionsHeld() | PardonGiven():
+                return self.convictions.on_message(peer, message)
             case message if isinstance(message, StewardMessage):
                 return self.steward.on_steward_message(peer, message, now_us=now_us)
             case _:
@@ -405,6 +435,8 @@ class Work:
                 return self.steward.on_decision_tick(now_us=now_us)
             case PatienceOver():
                 return self.steward.on_patience_over(key, now_us=now_us)
+            case ConvictionDurable(executor=executor):
+                return self.steward.on_devices_removed(frozenset({executor}), now_us=now_us)
             case DecisionDurable():
                 return self.steward.on_decision_durable(key, now_us=now_us)
             case DeadlineDue():
@@ -449,6 +481,10 @@ class Work:
 
     def _why(self, batch: Batch, index: int) -> WhyView:
         return self.explainer.why(batch, index, now_us=self._device.now_us)
+
+    def _may(self, peer: PeerId, role: Role) -> bool:
+        is_barred = role is Role.EXECUTOR and self.convictions.is_convicted(peer)
+        return self._neighbours.may(peer, role) and not is_barred
 
     def _lacks(self, capabilities: Iterable[str]) -> list[str]:
         return missing(capabilities, frozenset(self._settings.capabilities))
@@ -495,6 +531,7 @@ class Work:
             has_left=member.has_left,
             is_dead=neighbours.is_dead(peer),
             operator=member.certificate.operator,
+            is_convicted=self.convictions.is_convicted(peer),
             capabilities=member.capabilities,
             node_type=None if presence is None else presence.node_type,
             engine_profiles=() if presence is None else presence.engine_profiles,

@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from wire.convictions import CONVICTING_RESULTS
 from wire.ids import PeerId
 from wire.messages import LeaseRef
 from wire.signed import Signed
@@ -87,6 +88,10 @@ class Tally(Generic[Device]):
         """Return those whose results differ from these."""
         agreeing = self.agreeing()
         return [d for d, answer in self.answers.items() if answer is not None and d not in agreeing]
+
+    def convicted(self) -> list[Device]:
+        """Return those who are convicted once these results agree: three equal ones prove it."""
+        return self.differing() if self.equal_count >= CONVICTING_RESULTS else []
 
     def _counts(self) -> Counter[Hashable]:
         return Counter(answer for answer in self.answers.values() if answer is not None)

@@ -21,6 +21,7 @@ from scheduler.standing import Standings
 from scheduler.states import TaskEvent, TaskState
 from scheduler.stewardship import Stewardship
 from telemetry.breaker import ProbeEnd
+from wire.convictions import CONVICTING_RESULTS, Conviction
 from wire.effects import Effect, Offer, SetTimer, Trace
 from wire.ids import BatchId, PeerId
 from wire.tasks import OutcomeKind
@@ -50,6 +51,7 @@ class Comparing:
     standings: Standings
     checks: SpotChecks[PeerId]
     lots: Callable[[], Lots]
+    convict: Callable[[Conviction], list[Effect]]
     has_partner: Callable[[Batch, int, int], bool]  # somebody else may run it, by the time
     # What is proposed at the end of the tick: a result, and equal ones of others.
     _chosen: dict[tuple[BatchId, int], tuple[Answer, list[Answer]]] = field(default_factory=dict)
@@ -256,6 +258,8 @@ class Comparing:
                     text = f"results of {len(agreeing)} devices are equal, {len(differing)} differ"
                     batch.move(index, TaskEvent.RESULTS_AGREE, text)
                 effects = self._blame(batch, differing, now_us=now_us)
+                for peer in tally.convicted():
+                    effects += self._convict(batch, comparison.answers[peer], agreeing)
                 for peer in tally.not_compared():
                     effects += self.standings.on_doubted(peer)
             case Ruling.NO_MAJORITY:
@@ -299,6 +303,20 @@ class Comparing:
 
     def _forget(self, batch: BatchId, index: int) -> None:
         self._compared_bytes -= self._compared.pop((batch, index), 0)
+
+    def _convict(self, batch: Batch, wrong: Answer, right: list[Answer]) -> list[Effect]:
+        shown = [one.leased() for one in right[:CONVICTING_RESULTS]]
+        leases = [wrong.lease, *(one.lease for one in shown)]
+        involved = {batch.contract.signer}
+        for lease in leases:
+            involved |= {lease.signer, lease.body.executor}
+        conviction = Conviction(
+            contract=batch.contract,
+            wrong=wrong.leased(),
+            right=tuple(shown),
+            chains=self.office.chains_of(sorted(involved), batch.chains),
+        )
+        return self.convict(conviction)
 
     def _fail(self, batch: Batch, index: int, reason: str) -> list[Effect]:
         return self.register.close(batch, OutcomeKind.FAILED, {index: reason})

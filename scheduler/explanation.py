@@ -67,6 +67,7 @@ Excluded = Mapping[PeerId, tuple[Exclusion, str]]
 CHANGES: Mapping[Exclusion, str] = MappingProxyType(
     {
         Exclusion.NOT_EXECUTOR: "an admin can invite it again with --role executor",
+        Exclusion.CONVICTED: "an admin lets it work again: `meshctl pardon` with its name",
         Exclusion.HAS_LEFT: "start it again with `meshd start`",
         Exclusion.DEAD: "see whether it is on and has a network: it is redialled until it answers",
         Exclusion.NOT_LINKED: "it is dialled when work waits for it; `meshctl peer` says why there"

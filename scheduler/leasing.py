@@ -28,7 +28,7 @@ from wire.signed import sign
 from wire.tasks import Lease, OutcomeKind
 
 RUN_OUT = "its device was not heard for a lease"
-REMOVED = "its device was removed from the mesh"
+REMOVED = "its device may not run tasks any more"
 DECIDED = "the task is decided"
 
 # The module itself is at fault: a second device that says so, or this one, settles it.

@@ -28,6 +28,7 @@ class Exclusion(enum.StrEnum):
     """Why a device is not asked."""
 
     NOT_EXECUTOR = "not_executor"
+    CONVICTED = "convicted"
     HAS_LEFT = "has_left"
     DEAD = "dead"
     NOT_LINKED = "not_linked"
@@ -45,6 +46,7 @@ class Exclusion(enum.StrEnum):
 PERMANENT = frozenset(
     {
         Exclusion.NOT_EXECUTOR,
+        Exclusion.CONVICTED,
         Exclusion.CAPABILITY_MISSING,
         Exclusion.NODE_TYPE,
         Exclusion.ENGINE_PROFILE,
@@ -68,6 +70,7 @@ class Candidate:
     is_executor: bool
     has_left: bool
     is_dead: bool = False  # to the mesh: enough of its observers do not hear it
+    is_convicted: bool = False  # of a wrong result, and no admin has pardoned it
     operator: str | None = None  # whose it is, by its certificate
     capabilities: frozenset[str]
     node_type: str | None
@@ -97,6 +100,7 @@ def exclusion(contract: Contract, candidate: Candidate) -> tuple[Exclusion, str]
     profiles = set(contract.engine_profiles)
     rules: Sequence[tuple[bool, Exclusion, str]] = (
         (not candidate.is_executor, Exclusion.NOT_EXECUTOR, "its certificate lacks executor"),
+        (candidate.is_convicted, Exclusion.CONVICTED, "it signed a wrong result"),
         (bool(lacking), Exclusion.CAPABILITY_MISSING, " ".join(lacking)),
         (
             contract.node_type not in (None, candidate.node_type),

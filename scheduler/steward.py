@@ -51,6 +51,7 @@ from scheduler.verification import Verification
 from scheduler.waiting import PlacementReview, WaitingBatches
 from wire.answers import Refused
 from wire.commands import Plan, Submit
+from wire.convictions import Conviction
 from wire.effects import Effect, Persist, Row, SetTimer, Trace
 from wire.events import Fetched, FetchFailed, Loaded
 from wire.ids import BATCH_ID_BYTES, BatchId, PeerId
@@ -129,6 +130,7 @@ class Steward:
         colleagues: Callable[[], list[Colleague]],
         gone_us: int = GONE_US,
         checks: SpotChecks[PeerId],
+        convict: Callable[[Conviction], list[Effect]],
     ) -> None:
         self._office = office
         self.leases = leases
@@ -155,6 +157,7 @@ class Steward:
             standings=standings,
             checks=checks,
             lots=self._lots,
+            convict=convict,
             has_partner=self._dispatch.has_partner,
         )
         self._verification = Verification(

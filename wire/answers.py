@@ -166,6 +166,14 @@ class Invited(Struct, frozen=True, kw_only=True, tag_field="answer", tag="invite
     addresses: list[str]
 
 
+class PardonView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="pardoned"):
+    """A convicted device that may work again."""
+
+    id: str
+    name: str
+    convictions_count: int
+
+
 class RemovalView(Struct, frozen=True, kw_only=True, tag_field="answer", tag="removal"):
     """A device that is out of the mesh, or would be: what follows, and for how long."""
 
@@ -354,6 +362,7 @@ Answer: TypeAlias = (
     | StatusView
     | Found
     | Invited
+    | PardonView
     | RemovalView
     | RekeyView
     | Accepted

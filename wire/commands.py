@@ -62,6 +62,15 @@ class Invite(Struct, frozen=True, tag_field="command", tag="invite"):
     operator: Name | None = None
 
 
+class PardonDevice(Struct, frozen=True, kw_only=True, tag_field="command", tag="pardon"):
+    """Let a device work again that was convicted of a wrong result. Answered by `PardonView`.
+
+    Any admin may.
+    """
+
+    peer: Reference
+
+
 class Remove(Struct, frozen=True, kw_only=True, tag_field="command", tag="remove"):
     """Put a device out of the mesh for good. Answered by `RemovalView`.
 
@@ -191,6 +200,7 @@ Command: TypeAlias = (
     | GetPeer
     | Find
     | Invite
+    | PardonDevice
     | Remove
     | Rekey
     | Submit

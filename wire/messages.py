@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import Meta, Struct
 
+from wire.convictions import CONVICTIONS_MAX, Conviction, ConvictionRef, Pardon
 from wire.ids import (
     BATCH_ID_BYTES,
     BATCH_TASKS_MAX,
@@ -31,7 +32,7 @@ from wire.membership import (
     Removal,
 )
 from wire.records import Counter, ProtocolRange, Record
-from wire.signed import Signed
+from wire.signed import SIGNATURE_BYTES, Signed
 from wire.tasks import (
     CHAINS_MAX,
     LEASE_TASKS_MAX,
@@ -69,6 +70,7 @@ LINK_PROTOCOL = ProtocolRange(1, 1)
 StateHashBytes = Annotated[bytes, Meta(min_length=HASH_BYTES, max_length=HASH_BYTES)]
 Token = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Reason = Annotated[str, Meta(max_length=256)]
+Signature = Annotated[bytes, Meta(min_length=SIGNATURE_BYTES, max_length=SIGNATURE_BYTES)]
 
 
 class Traffic(enum.IntEnum):
@@ -225,6 +227,31 @@ class RemovalsGiven(Struct, frozen=True, kw_only=True):
     removals: Annotated[
         tuple[Signed[Removal], ...], Meta(min_length=1, max_length=REMOVALS_GIVEN_MAX)
     ]
+
+
+class ConvictionsHeld(Struct, frozen=True, kw_only=True):
+    """Which convictions and pardons a device holds: please give what is missing."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    convictions: Annotated[tuple[ConvictionRef, ...], Meta(max_length=CONVICTIONS_MAX)] = ()
+    pardons: Annotated[tuple[Signature, ...], Meta(max_length=CONVICTIONS_MAX)] = ()
+
+
+class ConvictionGiven(Struct, frozen=True, kw_only=True):
+    """A device signed a wrong result: here is the proof."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.TASK
+
+    conviction: Conviction
+
+
+class PardonGiven(Struct, frozen=True, kw_only=True):
+    """An admin lets a convicted device work again."""
+
+    TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
+
+    pardon: Signed[Pardon]
 
 
 class NetworkKeyHeld(Struct, frozen=True, kw_only=True):
@@ -607,6 +634,9 @@ Message = (
     | RemovalsGiven
     | NetworkKeyHeld
     | NetworkKeyGiven
+    | ConvictionsHeld
+    | ConvictionGiven
+    | PardonGiven
     | Offer
     | OfferAccepted
     | OfferRejected
@@ -664,4 +694,7 @@ MESSAGES: dict[str, type[Message]] = {
     "outcomes_wanted": OutcomesWanted,
     "task_enquiry": TaskEnquiry,
     "task_answer": TaskAnswer,
+    "convictions_held": ConvictionsHeld,
+    "conviction_given": ConvictionGiven,
+    "pardon_given": PardonGiven,
 }

@@ -16,7 +16,7 @@ from meshd.cli.history import history
 from meshd.cli.mapping import map_
 from meshd.cli.mesh import find, invite, peer, peers, status
 from meshd.cli.receipts import receipt, verify
-from meshd.cli.removal import recovery_key, rekey, remove
+from meshd.cli.removal import pardon, recovery_key, rekey, remove
 from meshd.cli.streams import prepare_streams
 from meshd.cli.submission import submit
 from meshd.cli.tasks import cancel, result, task, tasks, wait
@@ -46,6 +46,7 @@ for _command in (
     find,
     invite,
     remove,
+    pardon,
     recovery_key,
     rekey,
     submit,

@@ -65,6 +65,28 @@ def remove(session: Session, peer: str, yes: bool, key_file: str | None, void_pa
 
 
 @click.command(
+    cls=MeshCommand,
+    epilog=examples("meshctl pardon attic"),
+)
+@peer_argument
+@pass_session
+def pardon(session: Session, peer: str) -> int:
+    """Let a device work again that signed a wrong result.
+
+    Any admin may. Until then it gets no work from any device that has seen the proof.
+    """
+    with session.connect() as client:
+        answer = client.ask({"command": "pardon", "peer": peer})
+    if session.is_json:
+        print_json(answer)
+        return Exit.DONE
+    count = answer["convictions_count"]
+    click.echo(plain(f"{answer['name']} may work again"))
+    note(f"{count} {'conviction is' if count == 1 else 'convictions are'} void from now on")
+    return Exit.DONE
+
+
+@click.command(
     "recovery-key",
     cls=MeshCommand,
     epilog=examples("meshctl recovery-key --to /media/stick/recovery.key"),

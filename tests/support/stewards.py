@@ -24,6 +24,7 @@ from telemetry.measurement import Measurements
 from wire.answers import WhyView
 from wire.blobs import blob_ref
 from wire.commands import Submit
+from wire.convictions import Conviction
 from wire.effects import Effect, Fetch, Persist, Row, Send, SetTimer
 from wire.events import Fetched
 from wire.ids import BatchId, PeerId
@@ -57,6 +58,7 @@ class StewardBench:
         self.barred: set[PeerId] = set()
         self.changed: list[tuple[BatchId, int]] = []
         self.effects: list[Effect] = []
+        self.convictions: list[Conviction] = []
         self.rows: dict[tuple[str, bytes], Row] = {}
         self.measurements = Measurements()
         self.standings = standings_of(self.measurements)
@@ -89,6 +91,7 @@ class StewardBench:
             candidates=lambda: self.candidates,
             colleagues=lambda: [],
             checks=self.checks,
+            convict=self._convict,
         )
 
     def start(self) -> StewardBench:
@@ -198,6 +201,10 @@ class StewardBench:
                 if isinstance(then, SetTimer) and isinstance(then.key, DecisionDurable):
                     told += self.steward.on_decision_durable(then.key, now_us=self.now_us)
         return self.do(told)
+
+    def _convict(self, conviction: Conviction) -> list[Effect]:
+        self.convictions.append(conviction)
+        return []
 
     def _chain_of(self, peer: PeerId) -> Chain | None:
         found = [device.chain for device in MESH.devices if device.peer == peer]

@@ -11,7 +11,17 @@ from support.protocol_pages import PAGES, all_enums, all_kinds, filled, marked
 from scheduler.verdict import CheckName, Fault
 
 ROOT = PAGES.parent.parent
-NAMES = ["README", "encoding", "ids", "records", "removal", "reputation", "signatures", "tasks"]
+NAMES = [
+    "README",
+    "encoding",
+    "ids",
+    "records",
+    "removal",
+    "reputation",
+    "signatures",
+    "tasks",
+    "verification",
+]
 TEXTS = {name: (PAGES / f"{name}.md").read_text("utf-8") for name in NAMES}
 EVERYTHING = "\n".join(TEXTS.values())
 _ROW = re.compile(r"^\| `(\w+)` \| .* \| (.*) \|$", re.MULTILINE)

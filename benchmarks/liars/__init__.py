@@ -1,0 +1,1 @@
+"""What a fifth of conspiring devices gets past spot checks, and what the checks cost."""
