@@ -144,7 +144,7 @@ def _when_decided(candidate: Candidate, task: TaskProgress) -> tuple[Place, Beca
         return Place.HAS_IT, None
     ended = "" if task.decided is None else f": {task.decided.kind}"
     return Place.OUTRANKED, Because(
-        Rule.DECIDED, f"the task is decided{ended}", "nothing: an outcome stands for good"
+        Rule.DECIDED, f"the task is decided{ended}, and an outcome stands for good", ""
     )
 
 

@@ -55,7 +55,7 @@ class Rule(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """A rule, what it says of this device, and what would change it."""
+    """A rule, what it says of this device, and what would change it, if anything."""
 
     rule: str
     detail: str
@@ -181,7 +181,7 @@ def device_reason(
         place=str(place),
         rule=None if because is None else str(because.rule),
         detail=None if because is None else because.detail[:DETAIL_CHARACTERS_MAX] or None,
-        change=None if because is None else because.change,
+        change=None if because is None else because.change or None,
         share=None if share is None else round(share, 3),
     )
 

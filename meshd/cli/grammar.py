@@ -111,6 +111,8 @@ class MeshGroup(click.Group):
     """A set of commands that fail alike: no traceback for anything that can be foreseen."""
 
     command_class = MeshCommand
+    # How the help sets commands apart: each name begins another paragraph of the list.
+    paragraphs: tuple[str, ...] = ()
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Return the common options, `--version` and `--help`."""
@@ -120,6 +122,20 @@ class MeshGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands as they were added: what is needed first stands first."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands, in paragraphs of what belongs together."""
+        names = self.list_commands(ctx)
+        size = max(map(len, names))
+        with formatter.section("Commands"):
+            for number, name in enumerate(names):
+                command = self.get_command(ctx, name)
+                if command is None or command.hidden:
+                    continue
+                if number and name in self.paragraphs:
+                    formatter.write_paragraph()
+                text = command.get_short_help_str(formatter.width - 6 - size)
+                formatter.write_dl([(name.ljust(size), text)])
 
     def main(  # type: ignore[override]  # it has no other modes: it always ends the process
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **_modes: object

@@ -25,7 +25,7 @@ _COLUMNS = (
 @task_argument
 @pass_session
 def history(session: Session, task: str) -> int:
-    """Tell what happened to a task, on every device that touched it.
+    """Tell what happened to a task, on all devices that it touched.
 
     Each device tells its own part, by its own clock; what cannot be asked is named.
     """

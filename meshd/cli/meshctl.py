@@ -65,6 +65,8 @@ for _command in (
 ):
     cli.add_command(_command)
 
+cli.paragraphs = ("invite", "submit", "tasks", "receipt", "completion")
+
 
 def main() -> None:
     """Run meshctl with the arguments of this process, and end it."""
