@@ -379,7 +379,7 @@ def test_the_leases_of_a_removed_device_end_and_its_tasks_wait_without_a_failure
 
     assert [task.state for task in batch.progress] == [TaskState.PENDING] * 3
     assert [task.failures for task in batch.progress] == [0] * 3
-    assert all("removed" in task.reason for task in batch.progress)
+    assert all("may not run tasks" in task.reason for task in batch.progress)
     assert len(bench.leases) == 0
     assert bench.fetch_all(effects) == [], "what was on its way is voted for no more"
     again = [lease for _ in range(3) for lease in bench.lease(SECOND, tasks_count=1)]
