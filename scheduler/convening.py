@@ -1,8 +1,9 @@
 """Finds the other stewards of a batch: linked devices that agree before they are named.
 
 Three stewards keep a batch, never two: two outlive no more losses than one. Those that agreed are
-named with the store they have; where too few agree, the submitting device keeps the batch alone,
-unless that is not what was asked for.
+named with the store they have. Who declines or says nothing within a second makes way for the next
+ones: in the first seconds of a split half of the links may lead nowhere. Where too few agree, the
+batch is not taken.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from wire.messages import StewardAgreed, StewardAsked, StewardDeclined
 from wire.tasks import Durability, Steward, Task
 
 STEWARDS_COUNT = 3
-ASKED_MAX = 4  # one or two may decline
+ASKED_MAX = 4  # at a time: one or two may decline
 ANSWER_US_MAX = 1_000_000
 
 
@@ -51,6 +52,8 @@ Found = Callable[[int, Submit, tuple[Steward, ...]], list[Effect]]
 @dataclass(slots=True)
 class _Convening:
     count: int  # how many have to agree
+    message: StewardAsked
+    rest: list[PeerId]  # who has not been asked, the best first
     then: Callable[[tuple[Steward, ...]], list[Effect]]
     lost: Callable[[_Convening], list[Effect]]
     agreed: list[Steward] = field(default_factory=list)
@@ -90,21 +93,19 @@ class Convening:
     ) -> list[Effect]:
         """Ask linked devices to keep tasks, and name those that agree to `then`, if enough do."""
         colleagues = [one for one in self.colleagues() if one.peer not in excluded]
-        chosen = _mixed(colleagues)[:ASKED_MAX]
-        convening = _Convening(count, then, lost)
-        if len(chosen) < count:
-            convening.asked = {one.peer for one in chosen}
-            return lost(convening)
-        self._count += 1
-        self._open[self._count] = convening
-        convening.asked = {one.peer for one in chosen}
-        asked = StewardAsked(
-            token=self._count,
+        message = StewardAsked(
+            token=self._count + 1,
             tasks_count=len(tasks),
             input_bytes=sum(map(inline_bytes_of, tasks)),
         )
-        due = SetTimer(ConveneDue(self._count), ANSWER_US_MAX)
-        return [*(Send(one.peer, asked) for one in chosen), due]
+        rest = [one.peer for one in _mixed(colleagues)]
+        convening = _Convening(count, message, rest, then, lost)
+        if len(rest) < count:
+            convening.asked = set(rest)
+            return lost(convening)
+        self._count += 1
+        self._open[self._count] = convening
+        return self._ask(convening)
 
     def would_ask(self, durability: Durability | None) -> list[Colleague]:
         """Return whom a submission would be kept with, if they agree."""
@@ -120,7 +121,7 @@ class Convening:
         convening.asked.discard(peer)
         convening.agreed.append(Steward(peer, agreed.store))
         if len(convening.agreed) < convening.count:
-            return self._end_if_answered(agreed.token)
+            return self._go_on_if_answered(agreed.token)
         del self._open[agreed.token]
         return convening.then(tuple(convening.agreed))
 
@@ -131,15 +132,15 @@ class Convening:
             return []
         convening.asked.discard(peer)
         convening.declined[peer] = declined.reason
-        return self._end_if_answered(declined.token)
+        return self._go_on_if_answered(declined.token)
 
     def on_due(self, due: ConveneDue) -> list[Effect]:
         """Silence declines."""
-        convening = self._open.pop(due.token, None)
+        convening = self._open.get(due.token)
         if convening is None:
             return []
         convening.asked.clear()
-        return convening.lost(convening)
+        return self._go_on_if_answered(due.token)
 
     def on_asked(self, peer: PeerId, asked: StewardAsked) -> list[Effect]:
         """Somebody wants this device to keep a batch with it."""
@@ -162,10 +163,19 @@ class Convening:
             return [Send(peer, StewardDeclined(token=asked.token, reason=reason))]
         return [Send(peer, StewardAgreed(token=asked.token, store=self.office.store))]
 
-    def _end_if_answered(self, token: int) -> list[Effect]:
+    def _ask(self, convening: _Convening) -> list[Effect]:
+        chosen, convening.rest = convening.rest[:ASKED_MAX], convening.rest[ASKED_MAX:]
+        convening.asked = set(chosen)
+        due = SetTimer(ConveneDue(convening.message.token), ANSWER_US_MAX)
+        return [*(Send(peer, convening.message) for peer in chosen), due]
+
+    def _go_on_if_answered(self, token: int) -> list[Effect]:
+        """When all have answered or had their time, ask the next ones; the last are the end."""
         convening = self._open[token]
         if convening.asked:
             return []
+        if convening.rest:
+            return self._ask(convening)
         del self._open[token]
         return convening.lost(convening)
 
