@@ -28,6 +28,7 @@ from wire import events as on
 from wire.answers import Accepted, ReceiptView, TaskList, TaskView
 from wire.codec import Decoder
 from wire.effects import Effect, Row, RunId
+from wire.errors import MalformedFrame
 from wire.events import Event
 from wire.ids import BatchId, PeerId, StoreId, TaskId, task_id_from_text
 from wire.messages import (
@@ -190,7 +191,12 @@ class Checks:
         if quorum == 1 and not others:
             return
         self.looked["S4"] += 1
-        results = [open_result(one) for one in (row.results[index], *others)]
+        try:
+            results = [open_result(one) for one in (row.results[index], *others)]
+        except MalformedFrame as error:
+            raise InvariantBroken(
+                f"S3: {host.device.name} votes for what is none: {error}"
+            ) from error
         executors = {one.executor for one in results}
         values = {(one.index, one.status, one.exit_code, one.output_digest) for one in results}
         if len(executors) < len(results) or len(results) < quorum or len(values) > 1:
