@@ -38,6 +38,7 @@ from scheduler.batch import (
 )
 from scheduler.held_leases import HeldLeases
 from scheduler.leadership import Leadership
+from scheduler.lease_history import LeaseRow
 from scheduler.leases import LeaseBook
 from scheduler.paxos import Acceptor, Proposer
 from scheduler.proposals import Proposals, Then
@@ -175,10 +176,16 @@ def _stays_in_its_epoch() -> Iterator[None]:
         batches: list[BatchRow],
         promises: list[tuple[bytes, PromiseRow]],
         decisions: list[DecisionRow],
+        leases: Sequence[tuple[bytes, LeaseRow]] = (),
     ) -> list[Effect]:
         before = [RoundRow(round=row.round - 1) for row in rounds]
         return original(
-            self, rounds=before, batches=batches, promises=promises, decisions=decisions
+            self,
+            rounds=before,
+            batches=batches,
+            promises=promises,
+            decisions=decisions,
+            leases=leases,
         )
 
     with mock.patch.object(Steward, "on_restarted", on_restarted):
@@ -346,7 +353,7 @@ def _cancelled(seed: int) -> Plan:
         Cancel(at_us=SUBMIT_US + WORK_US + 60_000 * step, submission=1, index=step % 8)
         for step in range(24)
     )
-    return _plan(seed, *cancels, host=HostSettings(sync_us=400_000))
+    return _plan(seed, *cancels, host=HostSettings(sync_us=400_000, spot_checks=False))
 
 
 def _observer_restarts(seed: int) -> Plan:
@@ -372,8 +379,11 @@ def _told_twice(seed: int) -> Plan:
 
 
 def _lied_to(how: Falsehood) -> Callable[[int], Plan]:
+    """Let a device lie, with nobody to compare its results with."""
+    alone = HostSettings(spot_checks=False)
+
     def plan(seed: int) -> Plan:
-        return _plan(seed, Lie(at_us=0, node=0, how=how, for_us=30 * US_PER_S))
+        return _plan(seed, Lie(at_us=0, node=0, how=how, for_us=30 * US_PER_S), host=alone)
 
     return plan
 
