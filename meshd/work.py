@@ -206,6 +206,7 @@ class Work:
             batches=self.steward.batches,
             name_of=neighbours.name_of,
             cancel=self.steward.on_cancel,
+            is_convicted=self.convictions.is_convicted,
             why=self._why,
         )
         self.forwarding = Forwarding(

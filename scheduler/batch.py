@@ -130,6 +130,7 @@ class Decided(Struct, frozen=True, kw_only=True):
     decided_wall_us: int
     result: Digest | None = None  # as votes name it
     executor: PeerId | None = None
+    is_compared: bool = False  # with an equal result of another device
     status: ExecutionStatus | None = None
     exit_code: int | None = None
     detail: str = ""
@@ -499,6 +500,7 @@ def _decided(row: DecisionRow, index: int, outcome: Outcome) -> Decided:
     return replace(
         decided,
         executor=result.executor,
+        is_compared=index in row.agreeing,
         status=result.status,
         # A run that was ended has no exit code, though the signed result says 0.
         exit_code=result.exit_code if result.status is ExecutionStatus.EXITED else None,

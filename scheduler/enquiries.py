@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from msgspec.structs import replace
+
 from scheduler.batch import BATCH_ROW, DECISION_ROW, Batch, BatchRow, DecisionRow
 from scheduler.errors import ReceiptIncomplete
 from scheduler.receipt import build_receipt
@@ -47,6 +49,9 @@ from wire.tasks import OutcomeKind, open_result, prove_task
 Enquiry: TypeAlias = (
     ListTasks | GetTask | WhyTask | WaitTask | WaitBatch | GetResult | CancelTask | GetReceipt
 )
+DOUBTFUL = "doubtful: its device is convicted of another wrong result, and no other ran this task"
+RUN_AGAIN = "submit it again, with --replicas 3 if it matters"
+
 Then = Callable[[DecisionRow, BatchRow], AnswerValue]
 
 
@@ -74,6 +79,7 @@ class Enquiries:
     batches: dict[BatchId, Batch]  # the steward's
     name_of: Callable[[PeerId], str]
     cancel: Callable[[Batch, int], list[Effect]]
+    is_convicted: Callable[[PeerId], bool]
     why: Callable[[Batch, int], WhyView]
     _readings: dict[int, _Reading] = field(default_factory=dict)
     _waiters: Waiters = field(init=False)
@@ -159,7 +165,12 @@ class Enquiries:
         return TaskList(tasks=views, is_truncated=False)
 
     def _view(self, batch: Batch, index: int) -> TaskView:
-        return batch.view(index, self.name_of)
+        view, decided = batch.view(index, self.name_of), batch.progress[index].decided
+        if decided is None or decided.executor is None or decided.is_compared:
+            return view
+        if not self.is_convicted(decided.executor):
+            return view
+        return replace(view, reason=DOUBTFUL, hint=RUN_AGAIN)
 
     def _result(self, request: int, batch: Batch, index: int) -> list[Effect]:
         decided = batch.progress[index].decided

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from support.stewards import EXECUTORS, MESH, OWN, StewardBench
+from support.stewards import EXECUTORS, MESH, OWN, StewardBench, runs
 
 from scheduler.batch import Batch
-from scheduler.enquiries import Enquiries
+from scheduler.enquiries import DOUBTFUL, Enquiries
 from scheduler.references import resolve
 from scheduler.waiters import WAITERS_MAX
 from wire.answers import Answer as AnswerValue
@@ -22,6 +22,7 @@ from wire.commands import (
 )
 from wire.effects import Answer, Effect, Load
 from wire.events import Loaded
+from wire.ids import PeerId
 from wire.tasks import task_id_of
 
 FIRST = EXECUTORS[0]
@@ -32,6 +33,7 @@ class EnquiriesBench:
 
     def __init__(self) -> None:
         self.steward = StewardBench().start()
+        self.convicted: set[PeerId] = set()
         self.enquiries = Enquiries(
             own=OWN.peer,
             genesis=MESH.genesis,
@@ -41,6 +43,7 @@ class EnquiriesBench:
                 self.steward.steward.on_cancel(batch, index)
             ),
             why=self.steward.why,
+            is_convicted=lambda peer: peer in self.convicted,
         )
 
     def load(self, effects: list[Effect]) -> list[Effect]:
@@ -261,3 +264,22 @@ def test_tasks_are_counted_by_state(bench: EnquiriesBench) -> None:
     view = only(bench.enquiries.on_asked(1, GetTask(id_of(batch, 1))))
     assert isinstance(view, TaskView)
     assert (view.state, view.is_decided) == ("cancelled", True)
+
+
+def test_what_a_convicted_device_did_alone_is_doubtful_and_what_others_ran_too_is_not() -> None:
+    bench = EnquiriesBench()
+    batches = [bench.steward.submit(1), bench.steward.submit(1, replicas=2)]
+    for device in EXECUTORS[:2]:
+        bench.steward.make_durable(runs(bench.steward, device))
+    assert all(batch.is_decided for batch in batches)
+    first = {one.executor for batch in batches for one in batch.progress if one.executor}
+
+    def reasons() -> list[str]:
+        (answer,) = bench.enquiries.on_asked(1, ListTasks())
+        assert isinstance(answer, Answer)
+        assert isinstance(answer.value, TaskList)
+        return sorted(view.reason or "" for view in answer.value.tasks)
+
+    assert reasons() == ["", ""]
+    bench.convicted |= first
+    assert reasons() == ["", DOUBTFUL]
