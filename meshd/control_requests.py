@@ -28,6 +28,7 @@ from wire.commands import (
     Reference,
     Rekey,
     Remove,
+    Resubmit,
     Terms,
     WaitBatch,
     WaitTask,
@@ -126,6 +127,7 @@ Request: TypeAlias = (
     | Find
     | Invite
     | SubmitRequest
+    | Resubmit
     | Plan
     | ListTasks
     | GetTask

@@ -36,6 +36,7 @@ from wire.commands import (
     Plan,
     Rekey,
     Remove,
+    Resubmit,
     Submit,
 )
 from wire.effects import Answer, AnswerJoin, Effect, Persist, Send, SetTimer, Trace
@@ -363,6 +364,8 @@ class MeshNode:
                 if isinstance(named, Refused):
                     return [Answer(request, named)]
                 return self._work.on_submit(request, named)
+            case Resubmit(task=reference):
+                return self._work.on_resubmit(request, reference)
             case GetHistory():
                 return self._work.on_history_asked(request, command)
             case Plan():

@@ -22,7 +22,7 @@ from scheduler.batch import (
     PromiseRow,
 )
 from scheduler.comparing import PatienceOver
-from scheduler.convening import Colleague
+from scheduler.convening import STEWARDS_COUNT, Colleague
 from scheduler.convictions import (
     CONVICTION_ROW,
     PARDON_ROW,
@@ -46,6 +46,7 @@ from scheduler.placement import Placements
 from scheduler.references import resolve
 from scheduler.register import DecisionDurable
 from scheduler.replication import ReplicaDurable
+from scheduler.resubmission import resubmission
 from scheduler.results import RESULT_ROW, ResultRetry, ResultRow, ResultsTick
 from scheduler.selection import Candidate, Sampler
 from scheduler.spot_checks import SpotChecks
@@ -101,7 +102,7 @@ from wire.messages import (
     TaskEnquiry,
 )
 from wire.signed import Signed, Signer
-from wire.tasks import task_id_of
+from wire.tasks import Durability, task_id_of
 
 # A core that hashes a thousand blocks of 64 KiB a second, a small board's, has the speed 1.
 BLOCKS_PER_SPEED = 1_024
@@ -369,6 +370,19 @@ class Work:
             return self._accept_if_eligible(request, submit)
 
         return self._neighbours.lookups.find(submit.requirements, via="any", then=after_lookup)
+
+    def on_resubmit(self, request: int, reference: str) -> list[Effect]:
+        """Make a new batch of a stuck one, kept by as many devices as there are now."""
+        found = resolve(self.steward.batches, reference)
+        if isinstance(found, Refused):
+            return [Answer(request, found)]
+        others = self.steward.would_ask(Durability.MESH)
+        is_mesh = len(others) >= STEWARDS_COUNT - 1
+        durability = Durability.MESH if is_mesh else Durability.LOCAL
+        again = resubmission(found[0], self._neighbours.own, durability)
+        if isinstance(again, Refused):
+            return [Answer(request, again)]
+        return self.on_submit(request, again)
 
     def on_plan(self, request: int, plan: Plan) -> list[Effect]:
         """Say where tasks would go, once those are known that may have to be looked up."""

@@ -254,6 +254,7 @@ class Submissions:
             keys=tuple(keys),
             tasks_count=len(submit.tasks),
             tasks_root=tasks_root_of(submit.tasks),
+            resubmits=submit.resubmits,
         )
 
 

@@ -16,7 +16,7 @@ from scheduler.comparing import Comparing
 from scheduler.leasing import REMOVED, Leasing
 from scheduler.register import Register
 from scheduler.standing import Standings
-from scheduler.states import TaskEvent
+from scheduler.states import TaskEvent, TaskState
 from scheduler.stewardship import Stewardship
 from telemetry.breaker import ProbeEnd
 from telemetry.measurement import ANY_KIND
@@ -215,7 +215,7 @@ class Verification:
         self.leasing.disengage(batch, index, one.result.executor)
         if (batch.batch, index) in self._of_task or task.comparison is not None:
             task.reason = task.said(reason)
-        else:
+        elif task.state is not TaskState.PENDING:  # else it was led by others meanwhile
             batch.move(index, TaskEvent.RESULT_REFUSED, reason)
             self.leasing.resume(batch, index)
         if not task.lacks_runs:  # another device is at it already

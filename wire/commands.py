@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta, Struct
 
 from wire.blobs import BlobRef
-from wire.ids import BATCH_TASKS_MAX
+from wire.ids import BATCH_TASKS_MAX, BatchId
 from wire.limits import Limits
 from wire.membership import ALL_ROLES, Name, Role
 from wire.records import CapabilityKey
@@ -131,6 +131,13 @@ class Submit(Terms, frozen=True, kw_only=True, tag_field="command", tag="submit"
     tasks: Annotated[tuple[Task, ...], Meta(min_length=1, max_length=BATCH_TASKS_MAX)]
     key: SealedKey
     readers: Annotated[tuple[Reference, ...], Meta(max_length=READERS_MAX)] = ()
+    resubmits: BatchId | None = None  # whose stewards are gone
+
+
+class Resubmit(Struct, frozen=True, tag_field="command", tag="resubmit"):
+    """Make a new batch of the one of a task whose stewards are gone. Answered as `Submit` is."""
+
+    task: Reference
 
 
 class Plan(Terms, frozen=True, kw_only=True, tag_field="command", tag="plan"):
@@ -204,6 +211,7 @@ Command: TypeAlias = (
     | Remove
     | Rekey
     | Submit
+    | Resubmit
     | Plan
     | ListTasks
     | GetTask

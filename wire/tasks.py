@@ -129,6 +129,7 @@ class Contract(Struct, frozen=True, kw_only=True):
     tasks_count: Annotated[int, Meta(ge=1, le=BATCH_TASKS_MAX)]
     tasks_root: Digest
     preferences: Annotated[tuple[CapabilityKey, ...], Meta(max_length=REQUIREMENTS_MAX)] = ()
+    resubmits: BatchId | None = None  # whose stewards are gone: it may have other outcomes
 
     def __post_init__(self) -> None:
         """Refuse terms that contradict each other: msgspec makes it a decoding error."""

@@ -19,7 +19,7 @@ from meshd.cli.receipts import receipt, verify
 from meshd.cli.removal import pardon, recovery_key, rekey, remove
 from meshd.cli.streams import prepare_streams
 from meshd.cli.submission import submit
-from meshd.cli.tasks import cancel, result, task, tasks, wait
+from meshd.cli.tasks import cancel, resubmit, result, task, tasks, wait
 
 
 @click.group(
@@ -59,6 +59,7 @@ for _command in (
     wait,
     result,
     cancel,
+    resubmit,
     receipt,
     verify,
     completion_of(cli),

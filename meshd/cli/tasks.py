@@ -146,6 +146,27 @@ def cancel(session: Session, task: str) -> int:
     return Exit.DONE if view["outcome"] == "cancelled" else Exit.NO
 
 
+@click.command(cls=MeshCommand, epilog=examples("meshctl resubmit mrrwgzdfmzxw.0"))
+@task_argument
+@pass_session
+def resubmit(session: Session, task: str) -> int:
+    """Make a new task of one that is stuck.
+
+    It is stuck when a majority of its stewards is gone. All tasks of its batch are submitted again,
+    and the new contract names the old one. If the old one was decided before its stewards were
+    gone, or they come back, two results exist.
+    """
+    with session.connect() as client:
+        accepted = client.ask({"command": "resubmit", "task": task})
+    if session.is_json:
+        print_json(accepted)
+        return Exit.DONE
+    for one in accepted["tasks"]:
+        click.echo(one)
+    note("two results may exist: of the old task, if its stewards come back, and of the new one")
+    return Exit.DONE
+
+
 def _task_row(view: Frame) -> list[Cell]:
     return [
         short_task(view["id"]),

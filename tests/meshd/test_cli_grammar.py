@@ -54,7 +54,7 @@ def home(node: ScriptedNode, tmp_path: Path) -> Iterator[Path]:
 def test_the_commands_are_those_that_were_promised() -> None:
     promised = (
         "status peers peer find invite remove recovery-key rekey submit map plan tasks task why"
-        " history wait result cancel receipt verify completion"
+        " history wait result cancel resubmit receipt verify pardon completion"
     )
     assert sorted(meshctl.commands) == sorted(promised.split())
     assert sorted(meshd.commands) == ["completion", "start", "stop", "version"]
@@ -139,6 +139,7 @@ def test_the_environment_names_the_home_and_the_option_wins(
         (["task", "x"], 4),
         (["result", "x"], 4),
         (["cancel", "x"], 4),
+        (["resubmit", "x"], 4),
         (["receipt", "x"], 4),
         (["wait", "x"], 101),
         (["submit", "x.wasm"], 101),

@@ -12,9 +12,9 @@ from simulations.sandbox import Program
 from simulations.submission import work_of
 from simulations.trace import TraceLevel
 from simulations.world import World, WorldSettings
-from wire.answers import Accepted, ReceiptView, ResultView, TaskView
-from wire.commands import GetReceipt, GetResult, GetTask
-from wire.ids import peer_text
+from wire.answers import Accepted, ReceiptView, Refused, ResultView, TaskView
+from wire.commands import GetReceipt, GetResult, GetTask, Resubmit
+from wire.ids import peer_text, task_id_from_text
 from wire.tasks import Durability
 
 TASKS_COUNT = 24
@@ -138,6 +138,30 @@ def test_where_a_majority_is_gone_tasks_are_stuck_and_say_so() -> None:
     assert {view.reason for view in open_views} == {"stuck: 2 of 3 stewards gone"}
     assert all("resubmit" in (view.hint or "") for view in open_views)
     assert not world.trace.counts["batch.moved"]
+
+
+def test_a_stuck_task_can_be_submitted_again_and_the_new_contract_names_the_old_batch() -> None:
+    world = world_of()
+    batch = accepted(world)
+    early = world.ask(0, Resubmit(batch.tasks[0]))
+    world.run_for(US_PER_S)
+    assert isinstance(early.last, Refused)
+    assert "not stuck" in early.last.message
+    for node in keepers(world, batch)[1:]:
+        world.crash(node, DiskFate.LOSE_ALL)
+    world.run_for(2 * GONE_US)
+    again = world.ask(0, Resubmit(batch.tasks[0]))
+    world.run_for(5 * US_PER_S)
+    assert isinstance(again.last, Accepted), again.last
+    assert (again.last.durability, len(again.last.tasks)) == ("mesh", TASKS_COUNT)
+    assert again.last.batch != batch.batch
+    world.run_for(300 * US_PER_S)
+    decided = next(view for view in views(world, 0, again.last) if view.is_decided)
+    receipt = world.ask(0, GetReceipt(decided.id))
+    world.run_for(US_PER_S)
+    assert isinstance(receipt.last, ReceiptView)
+    contract = world.checks._receipts.decode(receipt.last.receipt).contract.body
+    assert contract.resubmits == task_id_from_text(batch.tasks[0]).batch
 
 
 def test_a_batch_with_one_steward_is_never_given_more() -> None:
