@@ -12,6 +12,8 @@ from support.commands import json_of, run_in_process
 from support.control_node import ScriptedNode, serving_in_thread
 
 from meshd.cli.meshctl import cli as meshctl
+from scheduler.explanation import Rule
+from scheduler.selection import Exclusion
 from wire.answers import RefusalCode, Refused
 from wire.commands import Plan, WhyTask
 from wire.limits import Limits
@@ -93,6 +95,11 @@ def test_why_tells_who_has_it_who_keeps_it_and_what_would_change_it(
 def test_the_json_is_the_answer_itself(home: Path, words: str, view: msgspec.Struct) -> None:
     result = run_in_process(meshctl, home, *words.split(), "--output", "json")
     assert json_of(result) == msgspec.to_builtins(view)
+
+
+@pytest.mark.parametrize("rule", [*Exclusion, *Rule])
+def test_every_rule_is_on_the_page(rule: str) -> None:
+    assert f"`{rule}`" in (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
 
 
 def test_an_unknown_task_exits_with_one(node: ScriptedNode, home: Path) -> None:
