@@ -27,7 +27,7 @@ _PID_BYTES_MAX = 20
 _TEXTS = {
     errno.EACCES: "is not writable: change its owner or mode, or choose another --home",
     errno.EPERM: "is not writable: change its owner or mode, or choose another --home",
-    errno.EROFS: "is on a read-only file system: choose another --home",
+    errno.EROFS: "is on a read-only file system: mount it for writing, or choose another --home",
     errno.ENOSPC: "is on a full disk: free some space, then start again",
     errno.EDQUOT: "is over your disk quota: free some space, then start again",
     errno.ENOTDIR: "is not a directory: choose another --home",
@@ -119,7 +119,10 @@ def open_home(path: Path) -> Home:
             directory.mkdir(mode=PRIVATE_DIRECTORY, parents=True, exist_ok=True)
             _refuse_what_others_can_change(directory)
             if not os.access(directory, os.W_OK | os.X_OK, effective_ids=True):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+                # access(2) says no more than that: owner and mode help nothing on such a mount.
+                is_read_only = os.statvfs(directory).f_flag & os.ST_RDONLY
+                number = errno.EROFS if is_read_only else errno.EACCES
+                raise OSError(number, os.strerror(number))
         except OSError as error:
             raise unusable(directory, error) from error
     return home

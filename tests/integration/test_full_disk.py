@@ -106,3 +106,26 @@ def test_a_cut_short_disk_takes_no_part_of_a_home(tmp_path: Path) -> None:
         home = disk / "home"
         assert not (home / "key").exists() or (home / "key").stat().st_size == 74
         assert [path.name for path in home.iterdir() if path.name.endswith(".new")] == []
+
+
+def test_a_read_only_disk_refuses_a_start_with_one_line_and_keeps_every_task(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", size_bytes=10 * MIB) as disk, Daemons(tmp_path) as daemons:
+        (tmp_path / "vault").symlink_to(disk)  # its output and log stay outside
+        device = daemons.start("vault")
+        await_ready(device)
+        (done,) = device.submit(example("faults/exit_code"), TaskInput(args=["7"]))
+        assert device.wait(done)["exit_code"] == 7
+        device.hang_up()
+        device.process.kill()
+        device.process.wait(10)
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+
+        start(device.home).complaint(1, str(device.home), "read-only file system", "mount it")
+
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        daemons.restart(device)
+        await_ready(device)
+        assert device.task(done)["exit_code"] == 7
+        assert device.stop() == 0
