@@ -5,10 +5,12 @@ An offer that is accepted reserves room for two seconds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from scheduler.errors import MoveNotProven
+from scheduler.fair_share import FairShare
 from scheduler.held_leases import HeldLeases
 from scheduler.moves import steward_sets
 from scheduler.own_breaker import OwnBreaker
@@ -24,6 +26,7 @@ from wire.tasks import batch_id_of
 LEASES_MAX = 50
 RESERVATION_US = 2_000_000
 DETAIL_CHARACTERS_MAX = 256
+_NO_ROOM = frozenset({OfferRefusal.SLOTS_FULL, OfferRefusal.LEASES_FULL})
 _CAPPED = ("memory_bytes", "fuel", "wall_us", "output_bytes", "table_elements")
 
 
@@ -51,6 +54,7 @@ class Reservation:
     """Room for some tasks of a batch, and since when: the lease counts from there."""
 
     batch: BatchId  # whose contract was looked at: a lease of another one has no room here
+    submitter: PeerId
     tasks_count: int
     accepted_us: int
 
@@ -68,7 +72,12 @@ class Admission:
     lacks: Callable[[Iterable[str]], list[str]]  # which of these capabilities are not here
     telemetry: Callable[[int], Signed[Record]]
     is_stopping: bool = False
+    shares: FairShare = field(init=False)
     _reservations: dict[tuple[PeerId, int], Reservation] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Share the slots."""
+        self.shares = FairShare(task_slots=self.settings.task_slots)
 
     @property
     def slots_free(self) -> int:
@@ -79,7 +88,14 @@ class Admission:
     def on_offer(self, steward: PeerId, offer: Offer, *, now_us: int) -> list[Effect]:
         """Reserve room for two seconds, or say why not."""
         self._reservations.pop((steward, offer.offer), None)  # asked again: counted once
+        submitter, held = offer.contract.signer, self._slots_held()
+        room = self.shares.slots_of(submitter, held, now_us=now_us) - held[submitter]
         refusal = self._refusal(steward, offer)
+        if refusal is not None and refusal[0] in _NO_ROOM:
+            self.shares.on_refused(submitter, held, now_us=now_us)
+        elif refusal is None and room <= 0:
+            detail = f"others wait: its submitter has its share of {self.settings.task_slots} slots"
+            refusal = OfferRefusal.SLOTS_FULL, detail
         telemetry = self.telemetry(now_us)
         if refusal is not None:
             reason, detail = refusal
@@ -90,9 +106,11 @@ class Admission:
                 telemetry=telemetry,
             )
             return [Send(steward, rejected)]
-        tasks_count = min(offer.tasks_count, self.slots_free)
+        tasks_count = min(offer.tasks_count, self.slots_free, room)
+        self.shares.on_accepted(submitter)
         batch = batch_id_of(offer.contract)
-        self._reservations[steward, offer.offer] = Reservation(batch, tasks_count, now_us)
+        reservation = Reservation(batch, submitter, tasks_count, now_us)
+        self._reservations[steward, offer.offer] = reservation
         accepted = OfferAccepted(
             offer=offer.offer,
             tasks_count=tasks_count,
@@ -101,6 +119,12 @@ class Admission:
         )
         ends = SetTimer(ReservationEnds(steward, offer.offer), RESERVATION_US)
         return [Send(steward, accepted), ends]
+
+    def _slots_held(self) -> Counter[PeerId]:
+        counts = self.held.slots_held()
+        for reservation in self._reservations.values():
+            counts[reservation.submitter] += reservation.tasks_count
+        return counts
 
     def on_reservation_ends(self, ends: ReservationEnds, *, now_us: int) -> None:
         """Nobody came: the room is free again."""

@@ -152,6 +152,7 @@ class Executor:
             granted.contract.body,
             stewards,
             tasks,
+            submitter=granted.contract.signer,
             since_us=reservation.accepted_us,
             now_us=now_us,
         )

@@ -6,6 +6,7 @@ the steward's, and counts anew whenever it told a steward that can hear it that 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -48,6 +49,7 @@ class HeldLease:
     lease: Signed[Lease]
     contract: Contract
     stewards: Stewards  # who settles its results
+    submitter: PeerId
     tasks: dict[int, Task]
     expires_us: int
 
@@ -79,6 +81,13 @@ class HeldLeases:
         """How many tasks are running or waiting for a worker."""
         return len(self._runs)
 
+    def slots_held(self) -> Counter[PeerId]:
+        """Return how many tasks of each submitter are running or waiting for a worker."""
+        counts: Counter[PeerId] = Counter()
+        for held in self._held.values():
+            counts[held.submitter] += len(held.tasks)
+        return counts
+
     def wait_us(self, workers_count: int) -> int:
         """Return how long one more task would wait for a worker, by the runs of late."""
         ahead_count = max(0, len(self._runs) - workers_count + 1)
@@ -99,6 +108,7 @@ class HeldLeases:
         stewards: Stewards,
         tasks: list[Task],
         *,
+        submitter: PeerId,
         since_us: int,
         now_us: int,
     ) -> list[Effect]:
@@ -108,6 +118,7 @@ class HeldLeases:
             lease=lease,
             contract=contract,
             stewards=stewards,
+            submitter=submitter,
             tasks={task.index: task for task in tasks},
             expires_us=since_us + _holder_us(lease.body.duration_us),
         )

@@ -92,6 +92,7 @@ class ExecutorSide:
             contract,
             contract.stewards,
             [open_task(proven, contract) for proven in granted.tasks],
+            submitter=granted.contract.signer,
             since_us=reservation.accepted_us,
             now_us=now_us,
         )
