@@ -2,7 +2,7 @@
 
 A conviction is checked by each device that hears of it, and told on; whoever is convicted gets no
 lease, and none of its results is voted for, until an admin pardons it. Both only accumulate, so all
-devices that heard the same agree. When a link comes up each end says which it holds.
+devices that heard the same agree. When a link comes up whoever holds any says which.
 """
 
 from __future__ import annotations
@@ -75,23 +75,14 @@ class Convictions:
         return self._take(conviction, None)
 
     def on_link_up(self, peer: PeerId) -> list[Effect]:
-        """Say what is known here: the other end gives what is missing."""
-        held = ConvictionsHeld(
-            convictions=tuple(sorted(self._convictions)), pardons=tuple(sorted(self._pardons))
-        )
-        return [Send(peer, held)]
+        """Say what is known here, if anything is: the other end gives what is missing."""
+        return [Send(peer, self._held())] if self._convictions or self._pardons else []
 
     def on_message(self, peer: PeerId, message: Message) -> list[Effect]:
         """Another device tells what it holds, or gives it."""
         match message:
-            case ConvictionsHeld(convictions=refs, pardons=signatures):
-                known, pardoned = set(refs), set(signatures)
-                missing = [one for ref, one in self._convictions.items() if ref not in known]
-                lacking = [one for name, one in self._pardons.items() if name not in pardoned]
-                return [
-                    *(Send(peer, ConvictionGiven(conviction=one)) for one in missing),
-                    *(Send(peer, PardonGiven(pardon=one)) for one in lacking),
-                ]
+            case ConvictionsHeld():
+                return self._on_held(peer, message)
             case ConvictionGiven(conviction=conviction):
                 fault = conviction_fault(conviction, mesh=self.mesh, may=self.may)
                 if fault is not None:
@@ -126,6 +117,31 @@ class Convictions:
         return [self._persist_pardon(pardon, (Answer(request, view), *told))]
 
     # --- details ----------------------------------------------------------------------------
+
+    def _held(self, *, is_answer: bool = False) -> ConvictionsHeld:
+        return ConvictionsHeld(
+            convictions=tuple(sorted(self._convictions)),
+            pardons=tuple(sorted(self._pardons)),
+            is_answer=is_answer,
+        )
+
+    def _on_held(self, peer: PeerId, held: ConvictionsHeld) -> list[Effect]:
+        """Give what the other end lacks; ask for what is lacking here, once."""
+        known, pardoned = set(held.convictions), set(held.pardons)
+        effects: list[Effect] = [
+            Send(peer, ConvictionGiven(conviction=one))
+            for ref, one in self._convictions.items()
+            if ref not in known
+        ]
+        effects += [
+            Send(peer, PardonGiven(pardon=one))
+            for name, one in self._pardons.items()
+            if name not in pardoned
+        ]
+        is_lacking = known - self._convictions.keys() or pardoned - self._pardons.keys()
+        if is_lacking and not held.is_answer:
+            effects.append(Send(peer, self._held(is_answer=True)))
+        return effects
 
     def _standing(self) -> list[ConvictionRef]:
         return [ref for ref in self._convictions if ref not in self._pardoned]

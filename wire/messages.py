@@ -230,12 +230,16 @@ class RemovalsGiven(Struct, frozen=True, kw_only=True):
 
 
 class ConvictionsHeld(Struct, frozen=True, kw_only=True):
-    """Which convictions and pardons a device holds: please give what is missing."""
+    """Which convictions and pardons a device holds: please give what is missing.
+
+    Whoever lacks some of them answers with its own, so that it is given those.
+    """
 
     TRAFFIC: ClassVar[Traffic] = Traffic.CONTROL
 
     convictions: Annotated[tuple[ConvictionRef, ...], Meta(max_length=CONVICTIONS_MAX)] = ()
     pardons: Annotated[tuple[Signature, ...], Meta(max_length=CONVICTIONS_MAX)] = ()
+    is_answer: bool = False
 
 
 class ConvictionGiven(Struct, frozen=True, kw_only=True):

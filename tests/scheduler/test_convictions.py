@@ -123,16 +123,25 @@ def test_a_conviction_is_kept_then_acted_on_and_told_on_once() -> None:
 def test_a_link_that_comes_up_brings_what_is_missing_both_ways() -> None:
     knows, news = of(OWN, SECOND.peer), of(SECOND, OWN.peer)
     knows.on_found(CONVICTION)
-    (held,) = news.on_link_up(OWN.peer)
+    assert news.on_link_up(OWN.peer) == []
+    (held,) = knows.on_link_up(SECOND.peer)
     assert isinstance(held, Send)
-    assert held.message == ConvictionsHeld()
-    (given,) = knows.on_message(SECOND.peer, held.message)
+    (asked,) = news.on_message(OWN.peer, held.message)
+    assert isinstance(asked, Send)
+    assert asked.message == ConvictionsHeld(is_answer=True)
+    (given,) = knows.on_message(SECOND.peer, asked.message)
     assert isinstance(given, Send)
     news.on_message(OWN.peer, given.message)
     assert news.is_convicted(LIAR.peer)
     (held,) = news.on_link_up(OWN.peer)
     assert isinstance(held, Send)
     assert knows.on_message(SECOND.peer, held.message) == []
+
+
+def test_an_answer_is_never_answered_whatever_it_names() -> None:
+    other = of(SECOND, OWN.peer)
+    held = ConvictionsHeld(convictions=(ref_of(CONVICTION),), is_answer=True)
+    assert other.on_message(OWN.peer, held) == []
 
 
 def test_an_admin_lets_a_device_work_again_everywhere_and_nobody_else_does() -> None:
