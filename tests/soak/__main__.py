@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -39,6 +40,7 @@ def main() -> None:
         _say(line)
     if not report.is_good:
         sys.exit(f"logs and homes are kept in {directory}")
+    shutil.rmtree(directory)
 
 
 def _say(line: str) -> None:
