@@ -89,7 +89,7 @@ bench-liars: $(STAMP)  ## Let a fifth of a hundred devices conspire for a millio
 bench-herd: $(STAMP)  ## Place tasks among a thousand devices on fresh and on stale state (half an hour; QUICK=1: 200)
 	$(RUN) benchmarks.herd $(if $(QUICK),--nodes 200 --seconds 20)
 
-bench-churn: $(STAMP)  ## Kill 30 % of twenty simulated devices every minute; see what it costs (half an hour)
+bench-churn: $(STAMP)  ## Kill 30 % of ten simulated devices every minute; see what it costs (five minutes)
 	$(RUN) benchmarks.churn
 
 # Unpacked, not installed: Debian's package starts an agent that listens everywhere.

@@ -1,7 +1,7 @@
 """What it costs when 30 % of all devices are killed every minute: tasks that never end, and time.
 
-    make bench-churn              # twenty devices, three seeds
-    python -m benchmarks.churn --nodes 20 --seeds 1 2 3
+    make bench-churn              # ten devices, two seeds
+    python -m benchmarks.churn --nodes 20 --tasks 100 --seeds 3
 
 Every device hands out one batch, kept by three devices, at the same moment, and has it done by all.
 The run is carried out twice: in calm, and while in each minute three devices in ten, drawn anew,
@@ -110,10 +110,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--nodes", type=int, default=20)
-    parser.add_argument("--tasks", type=int, default=100, help="of each device's batch")
-    parser.add_argument("--seconds", type=int, default=420, help="in which devices are killed")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--nodes", type=int, default=10)
+    parser.add_argument("--tasks", type=int, default=80, help="of each device's batch")
+    parser.add_argument("--seconds", type=int, default=300, help="in which devices are killed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     options = parser.parse_args()
     collect_seldom()
     print(
