@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, TypeAlias, cast
 
 import trio
 from libp2p.abc import IMuxedConn, ISecureConn
@@ -54,6 +54,10 @@ _TOKEN_BYTES: Final = 64 * 1024
 FRAMES_AT_ONCE_MAX: Final = 16  # then others have their turn: a millisecond or two
 _STRAY_TOKEN_BYTES: Final = 16 * 1024  # of data that nobody reads
 _LAST_WORD_S: Final = 1.0  # how long a banned peer has to read why
+# After a longer one others have their turn; after short ones, every `AT_ONCE_MAX`th time.
+SHORT_FRAME_BYTES_MAX: Final = 4 * 1024
+
+_Frame: TypeAlias = tuple[int, int, int, int]  # type, flags, stream id and length
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +94,16 @@ class BoundedYamux(Yamux):
 
     async def _is_done_with(self, header: bytes) -> bool:
         """Let a frame in when its time has come; True if nothing of it is left for libp2p to do."""
-        await self._admit(header)
-        return self._take_data(header)
+        frame = _parsed(header)
+        await self._admit(frame)
+        return self._take_data(frame)
 
-    def _take_data(self, header: bytes) -> bool:
+    def _take_data(self, frame: _Frame) -> bool:
         """Take in a frame that is nothing but data and all there: nearly all are.
 
         What libp2p does with one, without its locks, timers and lines for the log.
         """
-        kind, flags, stream_id, length = _parsed(header)
+        kind, flags, stream_id, length = frame
         stream = self.streams.get(stream_id)
         is_plain = kind == TYPE_DATA and not flags and stream is not None
         if not is_plain or self._frames.buffered_bytes < length:
@@ -110,22 +115,22 @@ class BoundedYamux(Yamux):
         self.stream_events[stream_id].set()
         return True
 
-    async def _admit(self, header: bytes) -> None:
+    async def _admit(self, frame: _Frame) -> None:
         """Wait until the time of a frame has come, or end the connection."""
         rules = self._rules
         if rules.is_admitted() is not self._is_member:
             self._is_member = not self._is_member
             self._pacer = self._new_pacer(MEMBER_RATE if self._is_member else STRANGER_RATE)
-        await self._pacer.pace(self._tokens(header))
-        if self._is_member and _opens_stream(header):
+        await self._pacer.pace(self._tokens(frame))
+        if self._is_member and _opens_stream(frame):
             await trio.sleep(self._new_streams.owe(1, now_s=trio.current_time()))
         if rules.judge.is_banned(rules.peer):
             await trio.sleep(_LAST_WORD_S)
             raise _Misbehaved("banned")
 
-    def _tokens(self, header: bytes) -> float:
+    def _tokens(self, frame: _Frame) -> float:
         """Return what a frame costs; end them all if it exceeds the window of its stream."""
-        kind, flags, stream_id, length = _parsed(header)
+        kind, flags, stream_id, length = frame
         if kind == TYPE_PING:
             return _PING_TOKENS
         if flags & FLAG_SYN:
@@ -156,7 +161,8 @@ class BoundedYamux(Yamux):
         async with self._write_lock:
             with trio.CancelScope(shield=True):
                 await self._write(data)
-        await trio.lowlevel.checkpoint()
+        if len(data) > SHORT_FRAME_BYTES_MAX:
+            await trio.lowlevel.checkpoint()
 
     async def _write(self, data: bytes) -> None:
         try:
@@ -167,14 +173,13 @@ class BoundedYamux(Yamux):
             raise
 
 
-def _parsed(header: bytes) -> tuple[int, int, int, int]:
-    """Return type, flags, stream id and length of a frame."""
+def _parsed(header: bytes) -> _Frame:
     _, kind, flags, stream_id, length = struct.unpack(YAMUX_HEADER_FORMAT, header)
     return kind, flags, stream_id, length
 
 
-def _opens_stream(header: bytes) -> bool:
-    kind, flags, _, _ = _parsed(header)
+def _opens_stream(frame: _Frame) -> bool:
+    kind, flags, _, _ = frame
     return kind != TYPE_PING and bool(flags & FLAG_SYN)
 
 

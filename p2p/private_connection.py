@@ -6,12 +6,11 @@ import os
 from abc import abstractmethod
 
 import trio
-from Crypto.Cipher import Salsa20
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.io.exceptions import ConnectionClosedError
 
 from p2p.errors import WrongNetwork
-from p2p.private_network import NONCE_BYTES, InboundBytes, xsalsa20
+from p2p.private_network import NONCE_BYTES, InboundBytes, PrivateBytes, xsalsa20
 from p2p.prompt_lock import PromptLock
 
 
@@ -26,7 +25,7 @@ class PrivateConnection(ReadWriteCloser):
         self._network_keys = network_keys
         self._inbound = InboundBytes(network_keys)
         self._read_lock = PromptLock()
-        self._outbound: Salsa20.Salsa20Cipher | None = None
+        self._outbound: PrivateBytes | None = None
         self._plain = bytearray()
         self._write_lock = PromptLock()
 
@@ -109,5 +108,5 @@ class PrivateConnection(ReadWriteCloser):
         nonce = b""
         if self._outbound is None:
             nonce = os.urandom(NONCE_BYTES)
-            self._outbound = xsalsa20(key, nonce)
-        return nonce + self._outbound.encrypt(plain)
+            self._outbound = PrivateBytes(xsalsa20(key, nonce))
+        return nonce + self._outbound.apply(plain)

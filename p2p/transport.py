@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final
 from weakref import WeakSet
@@ -56,11 +56,18 @@ class TcpConnection(PrivateConnection):
         self.remote = remote
 
     async def _receive(self) -> bytes:
+        """Wait, then read. Trio's own reads try first, and nearly always nothing is there yet."""
+        socket = self._stream.socket
         try:
-            return bytes(await self._stream.receive_some(READ_BYTES_MAX))
+            while True:
+                await trio.lowlevel.wait_readable(socket)
+                with suppress(BlockingIOError):
+                    return os.read(socket.fileno(), READ_BYTES_MAX)
         except trio.ClosedResourceError:
             return b""
-        except trio.BrokenResourceError as error:
+        except OSError as error:
+            if socket.fileno() < 0:  # closed here before this waited
+                return b""
             raise ConnectionClosedError("connection reset by the peer", transport="tcp") from error
 
     def _send_now(self, sealed: bytes) -> int:

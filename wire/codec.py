@@ -100,6 +100,10 @@ class FrameCodec:
         self._decoders: dict[str, Decoder[object]] = {
             tag: Decoder(kind, verifier) for tag, kind in messages.items()
         }
+        # Messages that say nothing but what they are, such as nearly every heartbeat.
+        self._bare: dict[bytes, object] = {
+            self.encode(kind()): kind() for kind in messages.values() if not _required(kind)
+        }
 
     def encode(self, message: object) -> bytes:
         """Return the frame of `message`. Raises FrameTooLarge."""
@@ -114,6 +118,9 @@ class FrameCodec:
 
         Raises MalformedFrame (BadSignature) and nothing else.
         """
+        bare = self._bare.get(frame)
+        if bare is not None:
+            return bare
         if not 1 < len(frame) <= FRAME_BYTES_MAX:
             raise MalformedFrame(f"frame of {len(frame)} bytes")
         if frame[0] != FRAME_VERSION:
@@ -121,6 +128,10 @@ class FrameCodec:
         tag, body = decode_envelope(frame[1:])
         decoder = self._decoders.get(tag)
         return UnknownMessage(tag) if decoder is None else decoder.decode(body)
+
+
+def _required(kind: type) -> tuple[msgspec.structs.FieldInfo, ...]:
+    return tuple(field for field in msgspec.structs.fields(kind) if field.required)
 
 
 def encode_envelope(tag: str, body: bytes) -> bytes:

@@ -11,7 +11,13 @@ import trio
 from libp2p.abc import ISecureConn
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.exceptions import RawConnError
-from libp2p.stream_muxer.yamux.yamux import FLAG_SYN, TYPE_DATA, TYPE_PING, YAMUX_HEADER_FORMAT
+from libp2p.stream_muxer.yamux.yamux import (
+    FLAG_SYN,
+    TYPE_DATA,
+    TYPE_PING,
+    YAMUX_HEADER_FORMAT,
+    YamuxStream,
+)
 from support.hosts import befriend, config, connect, echo, receive_exactly, running, until
 
 from p2p.courtesy import IDENTIFY_RATE
@@ -205,7 +211,7 @@ async def test_a_short_frame_costs_few_turns_of_the_loop() -> None:
             await stream.send_all(b"x" * 60)
             await receive_exactly(stream, 60)
         trio.lowlevel.remove_instrument(turns)
-    assert turns.count < 5 * frames_count  # 14 with the locks of libp2p
+    assert turns.count < 3 * frames_count, turns.count / frames_count  # 14 with the locks of libp2p
 
 
 async def test_plain_data_goes_past_the_loops_of_libp2p(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +225,7 @@ async def test_plain_data_goes_past_the_loops_of_libp2p(monkeypatch: pytest.Monk
         stream = await alice.open_stream(bob.peer, ECHO)
         monkeypatch.setattr(BoundedYamux, "_read_data_body", fail)
         monkeypatch.setattr(BoundedYamux, "read_stream", fail)
+        monkeypatch.setattr(YamuxStream, "write", fail)
         for _ in range(3):
             await stream.send_all(b"x" * 60)
             with trio.fail_after(5):

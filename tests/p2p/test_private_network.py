@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p.errors import WrongNetwork
-from p2p.private_network import GREETING, NONCE_BYTES, InboundBytes, xsalsa20
+from p2p.private_network import (
+    AHEAD_BYTES,
+    GREETING,
+    NONCE_BYTES,
+    InboundBytes,
+    PrivateBytes,
+    xsalsa20,
+)
 
 KEY = bytes(range(32))
 NONCE = bytes(range(100, 124))
@@ -44,6 +51,14 @@ def test_plaintext_comes_out_whole_however_the_bytes_arrive(cuts: list[int]) -> 
         received += inbound.feed(sent[:cut])
         sent = sent[cut:]
     assert received + inbound.feed(sent) == plain
+
+
+@given(st.lists(st.integers(0, 60) | st.integers(0, 2 * AHEAD_BYTES), max_size=30))
+def test_pieces_of_any_length_are_one_stream(lengths: list[int]) -> None:
+    pieces = [bytes([number]) * length for number, length in enumerate(lengths)]
+    sent, plain = PrivateBytes(xsalsa20(KEY, NONCE)), b"".join(pieces)
+    sealed = b"".join(map(sent.apply, pieces))
+    assert sealed == (xsalsa20(KEY, NONCE).encrypt(plain) if plain else b"")
 
 
 def test_another_key_is_refused_at_the_first_wrong_byte() -> None:

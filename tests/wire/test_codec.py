@@ -93,6 +93,14 @@ def test_every_message_comes_out_as_it_went_in(tag: str, drawn: st.DataObject) -
     assert CODEC.encode(CODEC.decode(frame)) == frame
 
 
+def test_a_message_that_says_nothing_but_what_it_is_is_known_by_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    frame = CODEC.encode(Heartbeat())
+    monkeypatch.setattr("wire.codec.decode_envelope", None)
+    assert CODEC.decode(frame) == Heartbeat()
+
+
 @given(st.binary().map(VERSIONED.__add__))
 @example(b"")
 @example(VERSIONED)
