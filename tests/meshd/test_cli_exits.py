@@ -51,8 +51,8 @@ def test_every_other_end_of_a_program_has_a_code(status: ExecutionStatus) -> Non
     assert str(status) in exits.STATUS_EXITS
 
 
-@pytest.mark.parametrize("outcome", list(OutcomeKind))
-def test_every_outcome_has_a_code(outcome: OutcomeKind) -> None:
+@pytest.mark.parametrize("outcome", [one for one in OutcomeKind if one != "moved"])
+def test_every_outcome_that_ends_a_task_has_a_code(outcome: OutcomeKind) -> None:
     expected = {"result": 0, "cancelled": 108, "failed": 102}[outcome]
     assert exit_of_task(view(outcome=str(outcome))) == expected
 

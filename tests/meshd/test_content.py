@@ -37,7 +37,9 @@ def gate(blobs: MemoryBlobs) -> ContentGate:
 
 @given(
     st.binary(max_size=300),
-    st.lists(st.text(st.characters(exclude_characters="\0"), max_size=20), max_size=5),
+    st.lists(
+        st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20), max_size=5
+    ),
     st.integers(0, 1023),
 )
 def test_an_invocation_comes_out_as_it_went_in(stdin: bytes, args: list[str], index: int) -> None:
