@@ -4,7 +4,8 @@ A device that differs from the majority gave a wrong result, and its standing sa
 else can be asked for a while, what is here decides a dispute: a task is never kept for nothing.
 
 Of results that nobody asked to compare some are compared all the same: spot checks. A result that
-is not checked as nobody else can run it is proposed with that reason.
+is not checked as nobody else can run it is proposed with that reason. One that waits for checks of
+others of its device is checked itself if they take long: every wait here has a timer.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from wire.tasks import OutcomeKind
 COMPARED_BYTES_MAX = 64 << 20  # of results that wait for others; then no task gets its first
 PATIENCE_US = 30_000_000
 CHECK_PATIENCE_US = 10_000_000
+HELD_PATIENCE_US = 60_000_000  # then a result that waits for checks of its device is checked
 NOT_COMPARED = "not checked: a result that depends on its device is never compared"
 UNCHECKED = "not checked: no other device could run it"
 
@@ -74,7 +76,9 @@ class Comparing:
         if place in self._chosen:
             return []
         if task.comparison is None and contract.quorum == 1:
-            return self._draw(batch, one, now_us=now_us)
+            # A check of before, if another steward led since: it is over and keeps nobody waiting.
+            over = self._on_check_over(*place, now_us=now_us)
+            return over + self._draw(batch, one, now_us=now_us)
         if task.comparison is None:
             tally = Tally[PeerId](equal_wanted=contract.quorum, runs_wanted=task.runs_wanted)
             task.comparison = Comparison(tally=tally)
@@ -83,7 +87,7 @@ class Comparing:
         return begun + self._on_ruling(batch, index, task.comparison, ruling, now_us=now_us)
 
     def on_patience_over(self, over: PatienceOver, *, now_us: int) -> list[Effect]:
-        """Go on with what is here if nobody is at the task."""
+        """Go on with what is here if nobody is at the task; check what waited for other checks."""
         batch = self.office.batch(over.batch)
         task = None if batch is None else batch.progress[over.index]
         if batch is None or task is None or task.comparison is None or not task.is_open:
@@ -92,16 +96,21 @@ class Comparing:
         comparison = task.comparison
         patience_us = CHECK_PATIENCE_US if comparison.is_spot_check else PATIENCE_US
         again: list[Effect] = [SetTimer(over, patience_us)]
-        is_at_work = task.is_placing or self.leasing.leases.of_task(over.batch, over.index)
-        if is_at_work or comparison.is_held:
+        if comparison.is_held:
+            checked = self._go_on(batch, comparison.first, Draw.CHECK, now_us=now_us)
+            return checked + self.choose()
+        if task.is_placing or self.leasing.leases.of_task(over.batch, over.index):
             return again
         ruling = comparison.tally.settle()
         if ruling is Ruling.OPEN and not comparison.is_spot_check:
             return again
+        effects: list[Effect] = []
         if ruling is Ruling.OPEN:
             self._take_unchecked(batch, over.index, comparison)
-            return self.choose()
-        effects = self._on_ruling(batch, over.index, comparison, ruling, now_us=now_us)
+        else:
+            effects += self._on_ruling(batch, over.index, comparison, ruling, now_us=now_us)
+        # Not when it is decided: there may be no majority of stewards for that.
+        effects += self._on_check_over(over.batch, over.index, now_us=now_us)
         return effects + self.choose()
 
     def on_deadline(self, batch: Batch) -> list[Effect]:
@@ -183,10 +192,15 @@ class Comparing:
     def _draw(self, batch: Batch, one: Answer, *, now_us: int) -> list[Effect]:
         """Propose a single result, have it checked, or let it wait for checks of its device."""
         index, executor = one.result.index, one.result.executor
-        task, place = batch.progress[index], (batch.batch, index)
         draw = self.checks.draw(executor, self.lots().chance(batch.batch, index))
         if executor == batch.contract.signer:
             draw = Draw.TAKE  # whoever it could deceive asked for it
+        return self._go_on(batch, one, draw, now_us=now_us)
+
+    def _go_on(self, batch: Batch, one: Answer, draw: Draw, *, now_us: int) -> list[Effect]:
+        """Do about a single result what was drawn."""
+        index, executor = one.result.index, one.result.executor
+        task, place = batch.progress[index], (batch.batch, index)
         if draw is not Draw.TAKE and not self.has_partner(batch, index, now_us):
             draw = Draw.TAKE
             self._reasons[place] = UNCHECKED
@@ -198,16 +212,14 @@ class Comparing:
         runs_wanted = 2 if draw is Draw.CHECK else 1
         tally = Tally[PeerId](equal_wanted=2, runs_wanted=runs_wanted)
         task.comparison = Comparison(tally=tally, is_spot_check=True)
-        effects = self._keep(one, CHECK_PATIENCE_US) if place not in self._compared else []
+        effects = self._keep(one, HELD_PATIENCE_US) if place not in self._compared else []
         if draw is Draw.HOLD:
             task.comparison.answers[executor] = one
             self._held.setdefault(executor, []).append(one)
             batch.want_runs(index, 1)
             task.reason = task.comparison.text
             return effects + self.office.on_changed(batch, (index,))
-        before = self._checked.pop(place, None)
-        if before is not None:
-            self.checks.on_ended(before)
+        effects.append(SetTimer(PatienceOver(*place), CHECK_PATIENCE_US))  # replaces the longer one
         self.checks.on_begun(executor)
         self._checked[place] = executor
         ruling = task.comparison.add(one)
@@ -225,7 +237,9 @@ class Comparing:
             task = None if of is None else of.progress[one.result.index]
             if of is None or task is None or not (of.is_leading and task.is_open):
                 continue
-            if task.comparison is not None and task.comparison.answers.get(executor) is one:
+            comparison = task.comparison
+            is_here = comparison is not None and comparison.answers.get(executor) is one
+            if comparison is not None and is_here and comparison.is_held:
                 effects += self._draw(of, one, now_us=now_us)
         return effects
 

@@ -7,19 +7,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.candidates import candidate
 from support.meshes import Device
-from support.stewards import EXECUTORS, OWN, WRONG, StewardBench, rows_in, runs
+from support.stewards import EXECUTORS, OWN, WRONG, StewardBench, leases_in, rows_in, runs
 
 from scheduler.batch import Batch
-from scheduler.comparing import CHECK_PATIENCE_US, NOT_COMPARED, UNCHECKED, PatienceOver
+from scheduler.comparing import (
+    CHECK_PATIENCE_US,
+    HELD_PATIENCE_US,
+    NOT_COMPARED,
+    UNCHECKED,
+    PatienceOver,
+)
 from scheduler.outcomes import DeadlineDue
 from scheduler.spot_checks import TRUSTED_AFTER, Draw, Lots, SpotChecks, counted
 from scheduler.states import TaskState
+from wire.effects import SetTimer
 from wire.execution import ExecutionStatus
 from wire.ids import BatchId, PeerId
 from wire.tasks import OutcomeKind, open_result
 
 FIRST, SECOND, THIRD = EXECUTORS
 BATCH = BatchId(b"b" * 20)
+HELD = "spot checks of its device are under way"
 
 
 def checks(valid_count: int, floor_permille: int = 20) -> SpotChecks[int]:
@@ -159,6 +167,52 @@ def test_a_check_that_nobody_takes_up_in_time_keeps_nobody_waiting(bench: Stewar
     bench.make_durable(effects)
     assert batch.progress[0].reason == UNCHECKED
     assert decided(batch) == 1
+
+
+def held_by_a_check(bench: StewardBench) -> tuple[Batch, Batch]:
+    """Return a batch whose result is checked, and one whose result waits for that check."""
+    bench.measurements.on_valid_in_a_row(FIRST.peer, TRUSTED_AFTER - 1)
+    checked, held = bench.submit(1), bench.submit(1)
+    brought(bench, FIRST)
+    assert checked.progress[0].reason.startswith("a spot check: ")
+    assert held.progress[0].reason == HELD
+    return checked, held
+
+
+def test_a_check_whose_task_cannot_be_decided_keeps_no_other_result_waiting(
+    bench: StewardBench,
+) -> None:
+    checked, held = held_by_a_check(bench)
+    over = PatienceOver(checked.batch, 0)
+    bench.do(bench.steward.on_patience_over(over, now_us=CHECK_PATIENCE_US))
+    assert not decided(checked)  # as where a majority of its stewards is gone
+    assert held.progress[0].reason.startswith("a spot check: 1 of 2 equal results are here")
+
+
+def test_a_result_waits_for_checks_of_its_device_for_a_minute_and_then_is_checked(
+    bench: StewardBench,
+) -> None:
+    checked, held = held_by_a_check(bench)
+    over = PatienceOver(held.batch, 0)
+    assert SetTimer(over, HELD_PATIENCE_US) in bench.effects
+    effects = bench.do(bench.steward.on_patience_over(over, now_us=HELD_PATIENCE_US))
+    assert SetTimer(over, CHECK_PATIENCE_US) in effects
+    assert held.progress[0].reason.startswith("a spot check: 1 of 2 equal results are here")
+    bench.make_durable(bench.steward.on_patience_over(over, now_us=2 * HELD_PATIENCE_US))
+    assert held.progress[0].reason == UNCHECKED
+    assert not decided(checked)
+
+
+def test_a_result_that_comes_again_after_another_steward_led_does_not_wait_for_itself(
+    bench: StewardBench,
+) -> None:
+    checked, held = held_by_a_check(bench)
+    (lease,) = (one for one in leases_in(bench.effects) if one.body.batch == checked.batch)
+    leasing = bench.steward._leasing
+    bench.do(leasing.stand_down(checked, "another steward leads it", now_us=bench.now_us))
+    bench.fetch_all(bench.offer_results(lease, FIRST))
+    reasons = sorted(batch.progress[0].reason[:14] for batch in (checked, held))
+    assert reasons == ["a spot check: ", HELD[:14]]  # one is checked, and the other waits for it
 
 
 def test_a_deadline_takes_what_was_only_to_be_checked(bench: StewardBench) -> None:
