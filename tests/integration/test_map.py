@@ -60,10 +60,9 @@ def test_a_map_that_is_killed_in_the_middle_does_only_what_is_missing(
     for path in inputs.iterdir():
         output = (outputs / f"{path.stem}.out").read_bytes()
         assert output.endswith(path.read_bytes())
-    assert (
-        before.items()
-        <= {path.name: path.stat().st_mtime_ns for path in outputs.glob("*.out")}.items()
-    )
+    after = {path.name: path.stat().st_mtime_ns for path in outputs.glob("*.out")}
+    # One may have been written, and not yet noted, when it was killed.
+    assert len(before.items() - after.items()) <= 1
     assert len(first.ask("tasks", limit=1_000)["tasks"]) == INPUTS_COUNT
 
 

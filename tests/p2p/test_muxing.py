@@ -246,9 +246,10 @@ async def test_frames_that_come_in_pieces_and_together_are_read_whole(cut: int) 
             struct.pack(YAMUX_HEADER_FORMAT, 0, TYPE_DATA, 0, stream_id, len(data)) + data + PING
             for data in sent
         )
-        await connection._write_frame(frames[:cut])
-        await trio.sleep(0.05)
-        await connection._write_frame(frames[cut:])
+        async with connection._write_lock:  # no frame of others may come between the pieces
+            await connection._write(frames[:cut])
+            await trio.sleep(0.05)
+            await connection._write(frames[cut:])
         with trio.fail_after(5):
             assert await receive_exactly(stream, 60) == b"".join(sent)
 
