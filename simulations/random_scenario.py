@@ -217,8 +217,6 @@ def _burning(
             work_us=rng.randrange(3 * US_PER_S, 9 * US_PER_S),
             durability=Durability.MESH,
             deadline_us=3_600 * US_PER_S,
-            replicas=1,
-            quorum=1,
         )
         for one in submissions
     ]

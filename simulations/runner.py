@@ -136,7 +136,8 @@ class Runner:
             )
         self.world.run_for(CALM_US)  # an outcome is durable a moment before its node says so
         with self.world.explained():
-            Aftermath(self.world, self.errands).check()
+            within_us = expect.decided_within_us
+            Aftermath(self.world, self.errands, decided_within_us=within_us).check()
 
     # Steps.
 

@@ -308,7 +308,7 @@ def _steward_burns(seed: int) -> Plan:
     kept = Submit(at_us=SUBMIT_US, node=SUBMITTER, count=24, work_us=4 * WORK_US, durability=MESH)
     burns = Crash(at_us=SUBMIT_US + 7 * US_PER_S, who=SUBMITTER, disk=DiskFate.LOSE_ALL)
     host = HostSettings(steward_gone_us=6 * US_PER_S, workers_count=1)
-    late = Expectations(decided_within_us=300 * US_PER_S, whole_within_us=90 * US_PER_S)
+    late = Expectations(decided_within_us=120 * US_PER_S, whole_within_us=90 * US_PER_S)
     return _plan(seed, node_count=6, roles={}, steps=(kept, burns), host=host, expect=late)
 
 
