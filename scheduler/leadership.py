@@ -380,8 +380,9 @@ class Leadership:
                     holders,
                     batch,
                     _part(row, again),
-                    taken=partial(self.register.propose_again, indices=again),
-                    lost=self._prepare_again,
+                    taken=partial(self._propose_again, epoch=batch.epoch, indices=again),
+                    lost=partial(self._prepare_again, epoch=batch.epoch),
+                    led_in=batch.epoch,
                 )
         return effects + self.on_leading(batch)
 
@@ -409,8 +410,16 @@ class Leadership:
         ended = self.leasing.stand_down(batch, reason, now_us=now_us)
         return [*ended, *self.ask_later()]
 
-    def _prepare_again(self, batch: Batch, _: DecisionRow) -> list[Effect]:
+    def _propose_again(
+        self, batch: Batch, row: DecisionRow, *, epoch: Epoch, indices: list[int]
+    ) -> list[Effect]:
+        """What may have been chosen is proposed in the epoch that found it, or in none."""
+        return self.register.propose_again(batch, row, indices) if batch.epoch == epoch else []
+
+    def _prepare_again(self, batch: Batch, _: DecisionRow, *, epoch: Epoch) -> list[Effect]:
         """An output that may have been chosen cannot be had: ask who else has voted."""
+        if batch.proposer is None or batch.epoch != epoch:
+            return []  # another epoch has begun since, and asks for itself
         retry = PrepareRetry(batch.batch, batch.epoch)
         self._candidacies[batch.batch] = _Candidacy(is_over=True)
         return [SetTimer(retry, PREPARE_RETRY_MAX_US)]

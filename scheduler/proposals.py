@@ -23,6 +23,7 @@ from wire.ids import PeerId
 from wire.messages import BatchUnknown, NotPromised, Proposed
 from wire.signed import Signed
 from wire.tasks import (
+    Epoch,
     Lease,
     LeasedResult,
     OutcomeKind,
@@ -37,10 +38,21 @@ PROPOSALS_MAX = 1_000  # whose outputs are being fetched
 
 
 @dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What waits for outputs: a row, and the epoch in which this device means to propose it.
+
+    The same row may also have come from whoever led before: then there is no epoch.
+    """
+
+    row: bytes
+    led_in: Epoch | None
+
+
+@dataclass(frozen=True, slots=True)
 class ProposalToken:
     """Names the fetch of one output to the host."""
 
-    key: bytes
+    waiting: _Waiting
     index: int
 
 
@@ -63,7 +75,7 @@ class Proposals:
     office: Stewardship
     register: Register
     retelling: Retelling
-    _waiting: dict[bytes, _Proposal] = field(default_factory=dict)
+    _waiting: dict[_Waiting, _Proposal] = field(default_factory=dict)
 
     def on_proposed(self, peer: PeerId, message: Proposed) -> list[Effect]:
         """Vote for a proposal, or keep what is decided, when its outputs are here."""
@@ -101,27 +113,32 @@ class Proposals:
         *,
         taken: Then,
         lost: Then = lambda _, __: [],
+        led_in: Epoch | None = None,
     ) -> list[Effect]:
-        """Have the outputs of a proposal here, and then call `taken`, or `lost` without one."""
-        if row.key in self._waiting:
-            self._waiting[row.key].row = row  # it may have more votes now
+        """Have the outputs of a proposal here, and then call `taken`, or `lost` without one.
+
+        `led_in` is the epoch in which this device is to propose it again.
+        """
+        waiting = _Waiting(row.key, led_in)
+        if waiting in self._waiting:
+            self._waiting[waiting].row = row  # it may have more votes now
             return []
         if len(self._waiting) >= PROPOSALS_MAX:
-            return []
+            return lost(batch, row)
         effects: list[Effect] = []
         lease = row.lease
         results = [] if lease is None else results_of(row.results.values(), lease.body)
         proposal = _Proposal(row, taken, lost, {result.index for _, result in results})
         if not proposal.missing:
             return taken(batch, row)
-        self._waiting[row.key] = proposal
+        self._waiting[waiting] = proposal
         for _, result in results:
             sources = tuple(dict.fromkeys((*holders, result.executor)))
             effects.append(
                 Fetch(
                     content=result.output,
                     sources=sources,
-                    token=ProposalToken(row.key, result.index),
+                    token=ProposalToken(waiting, result.index),
                     check=OutputCheck(
                         box=batch.own_key(self.office.own),
                         index=result.index,
@@ -139,7 +156,7 @@ class Proposals:
         proposal.missing.discard(fetched.token.index)
         if proposal.missing:
             return []
-        row = self._waiting.pop(fetched.token.key).row
+        row = self._waiting.pop(fetched.token.waiting).row
         batch = self.office.batch(row.batch)
         if batch is None:
             return []
@@ -153,7 +170,7 @@ class Proposals:
         """An output is not to be had now: the proposal comes again."""
         if self._of(failed.token) is None or not isinstance(failed.token, ProposalToken):
             return []
-        proposal = self._waiting.pop(failed.token.key)
+        proposal = self._waiting.pop(failed.token.waiting)
         batch = self.office.batch(proposal.row.batch)
         fields = {"batch": proposal.row.batch.hex(), "reason": failed.reason}
         effects: list[Effect] = [Trace("proposal.without_output", {**fields})]
@@ -229,7 +246,7 @@ class Proposals:
         return row, ""
 
     def _of(self, token: Hashable) -> _Proposal | None:
-        return self._waiting.get(token.key) if isinstance(token, ProposalToken) else None
+        return self._waiting.get(token.waiting) if isinstance(token, ProposalToken) else None
 
 
 def _agrees(vote: Vote, first: Vote) -> bool:

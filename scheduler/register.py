@@ -251,10 +251,13 @@ class Register:
         return [*self._tell(batch, row), SetTimer(retry, pause_us)]
 
     def stand_down(self, batch: Batch) -> None:
-        """Propose nothing any more in the epoch of before; what was voted for stays so."""
+        """Propose nothing any more in the epoch of before; what was voted for stays so.
+
+        Nor is anything to be proposed whose output has not come yet.
+        """
         for row in self.voted(batch.batch):
             self._retry_us.pop(row.key, None)
-            batch.withdraw(row.outcomes)
+        batch.withdraw(index for index, task in enumerate(batch.progress) if task.is_deciding)
 
     # --- details ----------------------------------------------------------------------------
 
