@@ -16,7 +16,7 @@ from p2p.admission import INVITATION_ROW, Admission, InvitationRow
 from p2p.directory import Chain, Directory
 from p2p.failure_detector import FailureDetector, WatchDue
 from p2p.gossip import AnswerDue, ExchangeDue, Gossip, RumorsDue
-from p2p.liveness import EARLY_US_MAX, HeartbeatDue, Liveness
+from p2p.liveness import HeartbeatDue, Liveness
 from p2p.lookup import LookupDoubted, LookupEnds, Lookups, ProvideReviewDue, Providing
 from p2p.network_keys import NETWORK_KEY_ROW, NetworkKeyRow, NetworkKeys, PreviousKeyAges
 from p2p.observations import Observed
@@ -46,7 +46,7 @@ from telemetry.measurement import MeasurementRecord, Measurements
 from telemetry.sample import Sample
 from wire.answers import Refused
 from wire.commands import Remove
-from wire.effects import Answer, Effect, Hangup, Persist, Publish, Send, SetTimer, Trace
+from wire.effects import Answer, Effect, Hangup, Persist, Publish, Send, Trace
 from wire.errors import NotAMember
 from wire.events import (
     DialFailed,
@@ -86,7 +86,6 @@ from wire.records import Presence, Record, RecordKind
 from wire.signed import Signed, Signer
 
 REFUSALS_REMEMBERED_MAX = 64
-_PATIENT = (HeartbeatDue, ReviewDue, ExchangeDue, WatchDue)  # timers that may come early
 
 
 class Neighbourhood:
@@ -119,7 +118,6 @@ class Neighbourhood:
         self._removals_seen = self.removals.revision
         self._removed_lately: set[PeerId] = set()
         self._refused_by: dict[PeerId, str] = {}  # who says that this device is out
-        self._dues_us: dict[Hashable, int] = {}  # of `_PATIENT`
         self.directory = Directory(
             own=self.own,
             genesis=genesis,
@@ -314,29 +312,7 @@ class Neighbourhood:
                 return None
 
     def on_timer(self, key: Hashable) -> list[Effect] | None:
-        """Return what to do about a timer of these cores, and about those due soon after it.
-
-        To wake up is most of what an idle device pays for one; and what two of them send over a
-        link goes in one write.
-        """
-        effects = self._on_timer(key)
-        if effects is None or not isinstance(key, _PATIENT):
-            return effects
-        self._note_dues(key, effects)
-        latest_us = self._device.now_us + EARLY_US_MAX
-        for other in [key for key, due_us in self._dues_us.items() if due_us <= latest_us]:
-            more = self._on_timer(other) or []
-            self._note_dues(other, more)
-            effects = effects + more
-        return effects
-
-    def _note_dues(self, done: Hashable, effects: list[Effect]) -> None:
-        self._dues_us.pop(done, None)
-        for effect in effects:
-            if isinstance(effect, SetTimer) and isinstance(effect.key, _PATIENT):
-                self._dues_us[effect.key] = self._device.now_us + effect.after_us
-
-    def _on_timer(self, key: Hashable) -> list[Effect] | None:
+        """Return what to do about a timer of these cores."""
         now_us = self._device.now_us
         match key:
             case ReviewDue():

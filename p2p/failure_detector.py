@@ -105,7 +105,7 @@ class FailureDetector:
 
     def on_watch_due(self, *, now_us: int) -> tuple[Watch | None, list[Effect]]:
         """Return what to say, None if it is what was said last, and the next timer."""
-        late_us = 0 if self._due_us is None else max(0, now_us - self._due_us)
+        late_us = 0 if self._due_us is None else now_us - self._due_us
         self._due_us = None
         self._note_lateness(late_us, now_us=now_us)
         self._excuse(late_us, now_us=now_us)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from msgspec.structs import replace
 from support.meshes import Device, keys_of, small_mesh
 from support.records import capabilities_of, presence_of, record_of
@@ -11,10 +9,6 @@ from support.small_hosts import WALL_US, Host, Network
 
 from meshd.node import ROW_KINDS
 from p2p.address_book import ADDRESS_ROW
-from p2p.failure_detector import WatchDue
-from p2p.gossip import ExchangeDue
-from p2p.liveness import HeartbeatDue
-from p2p.overlay import ReviewDue
 from p2p.own_records import INCARNATION_ROW
 from telemetry.sample import Sample, encode_sample
 from wire import effects as do
@@ -80,30 +74,6 @@ def incarnation_held(host: Host, owner: PeerId) -> int:
     signed = host.running.directory.record(owner, RecordKind.PRESENCE)
     assert signed is not None
     return signed.body.incarnation
-
-
-def test_an_idle_device_is_woken_by_its_timers_about_once_a_second() -> None:
-    """To wake up is most of what a timer costs: what may come early comes with a heartbeat."""
-    network, hosts = joined()
-    network.run_for(20)
-    woken_us: dict[str, set[int]] = {host.settings.name: set() for host in hosts}
-    keys: set[type] = set()
-    for host in hosts:
-        handle = host.handle
-
-        def noting(
-            event: on.Event, host: Host = host, handle: Callable[..., list[do.Effect]] = handle
-        ) -> list[do.Effect]:
-            if isinstance(event, on.TimerDue):
-                woken_us[host.settings.name].add(network.now_us)
-            effects = handle(event)
-            keys.update(type(effect.key) for effect in effects if isinstance(effect, do.SetTimer))
-            return effects
-
-        host.handle = noting  # type: ignore[method-assign]
-    network.run_for(20)
-    assert {HeartbeatDue, ReviewDue, ExchangeDue, WatchDue} <= keys, "all of them are done"
-    assert all(len(times) <= 24 for times in woken_us.values()), woken_us
 
 
 # --- becoming one mesh ----------------------------------------------------------------------
