@@ -53,7 +53,7 @@ class Aftermath:
         self._check_reputations()
         self._world.run_until(
             lambda: all(host.runs_count == 0 for host in self._honest()),
-            within_us=IDLE_US_MAX + self._liars_work_us(),
+            within_us=IDLE_US_MAX + self._unawaited_work_us(),
             what="L5: every run to end",
         )
         for host in self._honest():
@@ -62,11 +62,12 @@ class Aftermath:
         for one in self._world.checks.accepted:
             self._check_task(one, is_kept=one in kept)
 
-    def _liars_work_us(self) -> int:
-        """Return how long honest devices may go on with what liars submitted: L2 awaits none."""
+    def _unawaited_work_us(self) -> int:
+        """Return how long devices may go on with what L2 awaits not: work of liars, lost work."""
         liars = self._world.settings.liars
-        has_any = any(submitted.request.node in liars for submitted in self._errands.submitted)
-        return self._decided_within_us if has_any else 0
+        is_of_liars = any(one.request.node in liars for one in self._errands.submitted)
+        is_lost = not set(self._world.checks.accepted) <= set(self._errands.kept())
+        return self._decided_within_us if is_of_liars or is_lost else 0
 
     def _honest(self) -> list[SimulatedHost]:
         """Return the devices that take part and do not lie."""
