@@ -430,6 +430,25 @@ def test_a_refused_late_result_leaves_the_task_to_whom_it_is_leased_now(
     assert outcomes_in(bench.fetch_all(bench.offer_results(second, SECOND))) == {0: "result"}
 
 
+def test_a_refused_late_result_of_a_device_does_not_lease_it_again_what_it_holds(
+    bench: StewardBench,
+) -> None:
+    """The book refuses a second lease of a task to one device: granting it ended the steward."""
+    batch = bench.submit(1)
+    (first,) = bench.lease(FIRST)
+    ended(bench, FIRST.peer, first.body, reason="the device is stopping")
+    bench.now_us += 60_000_000
+    (second,) = bench.lease(FIRST)
+    (fetch,) = (e for e in bench.offer_results(first, FIRST) if isinstance(e, Fetch))
+    failed = FetchFailed(fetch.token, "it has gone")
+    bench.do(bench.steward.on_fetch_failed(failed, now_us=bench.now_us))
+    bench.now_us += 60_000_000
+
+    assert batch.progress[0].engaged == {FIRST.peer}
+    assert bench.lease(FIRST) == []
+    assert outcomes_in(bench.fetch_all(bench.offer_results(second, FIRST))) == {0: "result"}
+
+
 def test_results_for_a_batch_that_this_store_never_knew_are_settled_as_unknown(
     bench: StewardBench,
 ) -> None:
